@@ -1,0 +1,412 @@
+"""From the series of a study to the pair, or to the sentence that says why there is none (yet)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal
+
+from dicom_node.choose import words
+from dicom_node.choose.roles import Role, Verdict, classify
+from dicom_node.choose.series import Series
+
+#: Fewer planes than this do not cover a brain.
+FEWEST_SLICES = 10
+#: Planes at most this far apart make a volume that can be looked at from any side, mm.
+ISOTROPIC_WITHIN_MM = 2.0
+#: A T1W that starts this much after another one may be post-contrast even if nothing says so.
+LATER_THAN = timedelta(minutes=10)
+#: Two stacks are equal when spacing and extent differ by less than this share.
+EQUAL_WITHIN = 0.02
+
+INPUT_ROLES = (Role.T1W, Role.FLAIR)
+
+
+class Growth(StrEnum):
+    """Whether a series is all there."""
+
+    WHOLE = "WHOLE"
+    GROWING = "GROWING"  # more may come at any moment
+    GAP = "GAP"  # a slice is missing
+
+
+class Decision(StrEnum):
+    """What becomes of the study now; named like the job's states."""
+
+    RECEIVING = "RECEIVING"
+    WAITING = "WAITING"
+    COMPLETE = "COMPLETE"
+    DECLINED = "DECLINED"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known beside the headers."""
+
+    #: Growth of each series by its UID; absent means whole.
+    growth: Mapping[str, Growth] = field(default_factory=dict)
+    #: Instances of the study are arriving.
+    arriving: bool = False
+    #: Nothing arrived for `quiet_seconds`; nothing will: `wait_minutes` are over.
+    quiet: bool = True
+    expired: bool = True
+    #: Unreadable instances that came with the study.
+    unreadable: int = 0
+    if_contrast_given: Literal["do", "decline"] = "do"
+    #: {"T1W": series UID, "FLAIR": series UID} that a person chose.
+    by_hand: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SeriesLine:
+    """One line of the table of evidence."""
+
+    uid: str
+    description: str
+    role: Role
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The decision about a study, with the evidence."""
+
+    decision: Decision
+    code: str
+    reason: str
+    chosen: dict[str, str] = field(default_factory=dict)
+    series: tuple[SeriesLine, ...] = ()
+
+    def to_json(self, rule: str) -> dict[str, Any]:
+        """Return what `queue explain --json` and `rules try --json` print."""
+        return {
+            "rule": rule,
+            "decision": str(self.decision),
+            "code": self.code,
+            "reason": self.reason,
+            "chosen": self.chosen,
+            "series": [
+                {
+                    "uid": line.uid,
+                    "description": line.description,
+                    "role": str(line.role),
+                    "why": list(line.why),
+                }
+                for line in self.series
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    series: Series
+    verdict: Verdict
+    growth: Growth
+    #: (code, sentence) why it cannot be used; None when it can.
+    flaw: tuple[str, str] | None
+
+
+def choose_pair(all_series: list[Series], situation: Situation) -> Choice:
+    """Return what becomes of a study.
+
+    Parameters
+    ----------
+    all_series : list of Series
+        Everything of the study that is here and readable.
+    situation : Situation
+        How it arrived, and what rule and person want.
+    """
+    verdicts = _after_contrast({series.uid: classify(series) for series in all_series}, all_series)
+    candidates = [
+        _Candidate(
+            series,
+            verdicts[series.uid],
+            situation.growth.get(series.uid, Growth.WHOLE),
+            _flaw(series, situation.growth.get(series.uid, Growth.WHOLE)),
+        )
+        for series in all_series
+    ]
+    decision, code, reason, chosen, remarks = _decide(candidates, situation)
+    if situation.unreadable and decision != Decision.COMPLETE:
+        count = situation.unreadable
+        what = "1 instance" if count == 1 else f"{count} instances"
+        reason += f" {what} that came with this study could not be read."
+    return Choice(decision, code, reason, chosen, _table(candidates, chosen, remarks))
+
+
+_Answer = tuple[Decision, str, str, dict[str, str], dict[str, str]]
+
+
+def _decide(candidates: list[_Candidate], situation: Situation) -> _Answer:
+    if situation.by_hand:
+        return _by_hand(candidates, situation.by_hand)
+    usable = {role: [c for c in candidates if c.verdict.role == role and not c.flaw] for role in INPUT_ROLES}
+    growing = [c for c in candidates if c.verdict.role in INPUT_ROLES and c.growth == Growth.GROWING]
+    if growing:
+        return (
+            Decision.RECEIVING,
+            "ARRIVING",
+            f"Series {growing[0].series.title} may not be whole yet.",
+            {},
+            {},
+        )
+
+    missing = [role for role in INPUT_ROLES if not usable[role]]
+    if missing:
+        if situation.arriving:
+            return Decision.RECEIVING, "ARRIVING", "The study is arriving.", {}, {}
+        code, reason, patience = _what_is_missing(candidates, missing)
+        over = situation.expired or (patience == "quiet" and situation.quiet)
+        return (Decision.DECLINED if over else Decision.WAITING), code, reason, {}, {}
+
+    early, remarks = _early(usable[Role.T1W], candidates)
+    flair, rivals = _best(usable[Role.FLAIR], None)
+    if not rivals:
+        t1w, rivals = _best(early, flair.series)
+        flair, flair_rivals = _best(usable[Role.FLAIR], t1w.series)
+        rivals = rivals or flair_rivals
+    if rivals:
+        role = rivals[0].verdict.role
+        titles = " and ".join(c.series.title for c in rivals)
+        reason = (
+            f"Two {role} series are equally fit: {titles}. "
+            "Say which one with: dicom-node queue retry JOB --t1 SERIES --flair SERIES."
+        )
+        return (
+            (Decision.DECLINED if situation.expired else Decision.WAITING),
+            f"TWO_{role}",
+            reason,
+            {},
+            remarks,
+        )
+
+    chosen = {"T1W": t1w.series.uid, "FLAIR": flair.series.uid}
+    reason = f"T1W is series {t1w.series.title}, FLAIR is series {flair.series.title}."
+    if any(c.verdict.role == Role.T1C for c in candidates):
+        if situation.if_contrast_given == "decline":
+            return (
+                Decision.DECLINED,
+                "CONTRAST_GIVEN",
+                "The study holds a real post-contrast T1; the rule asks for no synthetic one then.",
+                {},
+                remarks,
+            )
+        reason += " The study holds a real post-contrast T1 as well; it is not used."
+    return Decision.COMPLETE, "PAIR", reason, chosen, remarks
+
+
+def _by_hand(candidates: list[_Candidate], by_hand: Mapping[str, str]) -> _Answer:
+    known = {c.series.uid: c for c in candidates}
+    titles = {}
+    for role, uid in by_hand.items():
+        if uid not in known:
+            return (
+                Decision.DECLINED,
+                "NO_SUCH_SERIES",
+                f"The study has no series {uid} to use as {role}.",
+                {},
+                {},
+            )
+        flaw = known[uid].flaw
+        if flaw:
+            return Decision.DECLINED, flaw[0], flaw[1], {}, {}
+        titles[role] = known[uid].series.title
+    reason = f"Chosen by hand: T1W is series {titles['T1W']}, FLAIR is series {titles['FLAIR']}."
+    return Decision.COMPLETE, "BY_HAND", reason, dict(by_hand), {}
+
+
+# --- what is missing -----------------------------------------------------------------------------
+
+_NAMES = {Role.T1W: "pre-contrast T1W", Role.FLAIR: "FLAIR"}
+
+
+def _what_is_missing(candidates: list[_Candidate], missing: list[Role]) -> tuple[str, str, str]:
+    """Return code, sentence, and how long to hope: "quiet" (it cannot come any more) or "wait"."""
+    for role in missing:
+        flawed = [c for c in candidates if c.verdict.role == role and c.flaw]
+        if flawed and flawed[0].flaw:
+            code, sentence = flawed[0].flaw
+            return code, sentence, "wait"
+    roles = {c.verdict.role for c in candidates}
+    if roles and roles <= {Role.NOT_MR, Role.SYNTHETIC, Role.DERIVED}:
+        return "NO_ACQUIRED_MR", "The study holds no acquired MR images.", "quiet"
+    if Role.T1W in missing:
+        unclear = [
+            c
+            for c in candidates
+            if c.verdict.role == Role.UNKNOWN and any("contrast agent" in why for why in c.verdict.why)
+        ]
+        if unclear:
+            title = unclear[0].series.title
+            return (
+                "CONTRAST_UNCLEAR",
+                f"Series {title} may be the pre-contrast T1W, but {unclear[0].verdict.why[-1]}.",
+                "wait",
+            )
+        if Role.T1C in roles:
+            return (
+                "ONLY_POST_CONTRAST",
+                "The only T1-weighted series were acquired after contrast; a pre-contrast T1W is needed.",
+                "quiet",
+            )
+    names = " and no ".join(_NAMES[role] for role in missing)
+    present = [
+        f"{c.series.title} ({c.verdict.role})" for c in candidates if c.verdict.role not in {Role.NOT_MR}
+    ]
+    seen = f"; seen: {', '.join(present[:8])}" if present else ""
+    code = "NO_T1W_NO_FLAIR" if len(missing) == 2 else f"NO_{missing[0]}"
+    return code, f"The study holds no {names}{seen}.", "wait"
+
+
+def _flaw(series: Series, growth: Growth) -> tuple[str, str] | None:
+    """Return (code, sentence) why a series of the right contrast cannot be used, or None."""
+    problems = series.pixel_problems()
+    if problems:
+        number, why = problems[0]
+        which = f"instance number {number}" if number is not None else "an instance"
+        more = f" ({len(problems)} such instances)" if len(problems) > 1 else ""
+        code = "NO_PIXEL_DATA" if "no pixel data" in why else "UNREADABLE_PIXELS"
+        return code, f"Series {series.title}: {which} cannot be used, {why}{more}."
+    if growth == Growth.GROWING:
+        return None
+    if series.gaps:
+        return "SLICE_MISSING", f"Series {series.title}: {series.gaps[0].sentence()}."
+    if not series.is_uniform:
+        return (
+            "MIXED_GEOMETRY",
+            f"Series {series.title}: its images differ in orientation or matrix, or say neither.",
+        )
+    if series.slices < FEWEST_SLICES:
+        return (
+            "TOO_FEW_SLICES",
+            f"Series {series.title} has {series.slices} slices; a brain needs {FEWEST_SLICES}.",
+        )
+    if not series.is_regular:
+        return (
+            "IRREGULAR",
+            f"Series {series.title}: its slices are not equally far apart, or several lie at one place.",
+        )
+    return None
+
+
+# --- before or after contrast ------------------------------------------------------------------
+
+
+def _acquired(series: Series) -> datetime | None:
+    """Return when the acquisition of a series began."""
+    times = sorted(header.acquired for header in series.headers if len(header.acquired) >= 14)
+    if not times:
+        return None
+    try:
+        return datetime.strptime(times[0][:14], "%Y%m%d%H%M%S")
+    except ValueError:
+        return None
+
+
+def _after_contrast(verdicts: dict[str, Verdict], all_series: list[Series]) -> dict[str, Verdict]:
+    """Turn T1W that were acquired after the first post-contrast series into T1C: the agent stays."""
+    times = {series.uid: _acquired(series) for series in all_series}
+    given = [time for uid, time in times.items() if verdicts[uid].role == Role.T1C and time is not None]
+    if not given:
+        return verdicts
+    changed = dict(verdicts)
+    for uid, verdict in verdicts.items():
+        time = times[uid]
+        if verdict.role == Role.T1W and time is not None and time > min(given):
+            changed[uid] = Verdict(
+                Role.T1C, (*verdict.why, "acquired after another post-contrast T1: contrast is still there")
+            )
+    return changed
+
+
+def _early(t1w: list[_Candidate], candidates: list[_Candidate]) -> tuple[list[_Candidate], dict[str, str]]:
+    """Leave out T1W that began long after the first, unless it is told that no contrast came between."""
+    times = {c.series.uid: _acquired(c.series) for c in t1w}
+    known = [time for time in times.values() if time is not None]
+    labelled = any(c.verdict.role == Role.T1C for c in candidates)
+    if labelled or not known:
+        return t1w, {}
+    early, remarks = [], {}
+    for candidate in t1w:
+        time = times[candidate.series.uid]
+        native = words.contrast_of(words.tokens(candidate.series.first.series_description)) is False
+        if time is None or native or time - min(known) < LATER_THAN:
+            early.append(candidate)
+        else:
+            minutes = round((time - min(known)).total_seconds() / 60)
+            remarks[candidate.series.uid] = (
+                f"began {minutes} min after another T1W: whether contrast was given between is not known"
+            )
+    return early, remarks
+
+
+# --- the best of several -------------------------------------------------------------------------
+
+
+def _best(candidates: list[_Candidate], partner: Series | None) -> tuple[_Candidate, list[_Candidate]]:
+    """Return the best candidate, and those that are equally fit (empty when the best is alone)."""
+    ranked = sorted(candidates, key=lambda c: _rank(c.series, partner))
+    best = ranked[0]
+    for other in ranked[1:]:
+        if not _equal(best.series, other.series):
+            continue
+        if _same_acquisition(best.series, other.series):
+            best = max(best, other, key=lambda c: _corrections(c.series))
+            continue
+        return best, [best, other]
+    return best, []
+
+
+def _rank(series: Series, partner: Series | None) -> tuple[float, float, float]:
+    spacing = series.spacing_mm or 99.0
+    fits = partner is None or series.plane == partner.plane or spacing <= ISOTROPIC_WITHIN_MM
+    return (0.0 if fits else 1.0, round(spacing, 1), series.voxel_mm3 or 99.0)
+
+
+def _equal(one: Series, other: Series) -> bool:
+    """Whether geometry gives no reason to prefer one of two stacks."""
+    if one.plane != other.plane:
+        return False
+    pairs = [
+        (one.spacing_mm, other.spacing_mm),
+        (one.voxel_mm3, other.voxel_mm3),
+        (one.extent_mm, other.extent_mm),
+    ]
+    return all(a and b and abs(a - b) <= EQUAL_WITHIN * max(a, b) for a, b in pairs)
+
+
+def _same_acquisition(one: Series, other: Series) -> bool:
+    """Whether two series are the same scan stored twice (as acquired, and corrected)."""
+    a, b = one.first, other.first
+    return bool(a.acquired) and a.acquired == b.acquired and a.image_type != b.image_type
+
+
+#: Corrections after reconstruction, in Image Type, that make the better twin (Siemens).
+_CORRECTIONS = {"DIS3D": 2, "DIS2D": 2, "NORM": 1, "ND": -1}
+
+
+def _corrections(series: Series) -> int:
+    return sum(_CORRECTIONS.get(value, 0) for value in series.first.image_type)
+
+
+def _table(
+    candidates: list[_Candidate], chosen: Mapping[str, str], remarks: Mapping[str, str]
+) -> tuple[SeriesLine, ...]:
+    lines = []
+    for c in candidates:
+        line = SeriesLine(c.series.uid, c.series.first.series_description, c.verdict.role, c.verdict.why)
+        if c.verdict.role in INPUT_ROLES:
+            extra = [f"{c.series.slices} slices, {c.series.plane.lower() or 'unknown orientation'}"]
+            if c.series.spacing_mm:
+                extra[0] += f", {c.series.spacing_mm:.2f} mm apart"
+            if c.flaw:
+                extra.append(c.flaw[1])
+            if c.series.uid in remarks:
+                extra.append(remarks[c.series.uid])
+            if chosen:
+                extra.append("chosen" if c.series.uid in chosen.values() else "another series fits better")
+            line = replace(line, why=(*line.why, *extra))
+        lines.append(line)
+    return tuple(lines)

@@ -1,0 +1,293 @@
+"""Collect: from arrivals to a decision about each study.
+
+Reads the header of what came, finds the job that it belongs to, and judges the study anew: is the pair
+whole, is something missing, or are two candidates equal? What is decided, and why, goes to the ledger."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+from dicom_node import headers
+from dicom_node.choose import Choice, choose_pair, group
+from dicom_node.choose.pair import Decision, Situation
+from dicom_node.completeness import growths, transfers
+from dicom_node.errors import IllegalTransition
+from dicom_node.headers import Header
+from dicom_node.ledger import COLLECTING, Arrival, JobRow, Ledger, State, UnseenArrival
+from dicom_node.settings import Rule, Settings
+from dicom_node.spool import Spool
+
+log = logging.getLogger(__name__)
+
+#: While instances arrive, a study is judged at most this often.
+_LOOK_EVERY_S = 0.5
+
+
+class Collector:
+    """The step between receive and enqueue."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, spool: Spool) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._spool = spool
+
+    def work(self) -> float:
+        """Do what there is to do; return the seconds until there may be more."""
+        busy = False
+        while arrived := self._ledger.unseen_arrivals():
+            self._take_in(arrived)
+            busy = True
+        for job in self._ledger.jobs_due(time.time()):
+            self._judge(job)
+            busy = True
+        if busy:
+            return 0.0
+        due = self._ledger.next_look()
+        return 60.0 if due is None else max(0.05, due - time.time())
+
+    # --- what arrived ----------------------------------------------------------------------------
+
+    def _take_in(self, arrived: list[UnseenArrival]) -> None:
+        self._index(arrived)
+        touched: dict[tuple[str, int], list[UnseenArrival]] = {}
+        first: dict[tuple[str, int], Header] = {}
+        for arrival in arrived:
+            stored = self._ledger.header_of(arrival.sop_instance_uid)
+            if stored is None:
+                continue
+            header = Header.from_json(stored)
+            key = (header.study_uid, arrival.association_id)
+            touched.setdefault(key, []).append(arrival)
+            if key not in first or first[key].synthetic:
+                first[key] = header
+        for (study_uid, association_id), group_of in touched.items():
+            self._attribute(study_uid, association_id, first[study_uid, association_id], group_of)
+        self._ledger.mark_seen(arrival.id for arrival in arrived)
+
+    def _index(self, arrived: list[UnseenArrival]) -> None:
+        """Read the headers of new instances into the ledger."""
+        found: dict[str, dict[str, object]] = {}
+        for arrival in arrived:
+            if arrival.indexed or arrival.sop_instance_uid in found:
+                continue
+            try:
+                header = headers.read(self._spool.root / arrival.path)
+            except headers.Unreadable as error:
+                found[arrival.sop_instance_uid] = {"problem": error.sentence}
+                log.warning("association %d: %s", arrival.association_id, error.sentence)
+                continue
+            found[arrival.sop_instance_uid] = {
+                "study_uid": header.study_uid,
+                "series_uid": header.series_uid,
+                "header": header.to_json(),
+            }
+        self._ledger.index_instances(found)
+
+    def _attribute(
+        self, study_uid: str, association_id: int, header: Header, arrived: list[UnseenArrival]
+    ) -> None:
+        """Tell the job of this study that instances came; make it when there is none."""
+        kinds = Counter(arrival.kind for arrival in arrived)
+        last = max(arrival.at for arrival in arrived)
+        known = self._ledger.jobs_of(study_uid)
+        if header.synthetic:
+            for job in known:
+                self._ledger.note(
+                    job,
+                    f"{len(arrived)} instances of a synthetic series came in: ignored, never an input.",
+                    "SYNTHETIC_IGNORED",
+                )
+            return
+        association = self._ledger.association(association_id)
+        rule = self._settings.rule_for(
+            {
+                "called_aet": association.called_aet,
+                "calling_aet": association.calling_aet,
+                "peer": association.peer or "",
+                "study_description": header.study_description,
+                "body_part": header.body_part,
+                "institution": header.institution,
+                "station": header.station,
+                "modality": header.modality,
+            }
+        )
+        if rule is None:
+            log.info("association %d: no [[rule]] matches what it brought; it is kept", association_id)
+            return
+        of_rule = [job for job in known if job.rule == rule.name]
+        if not of_rule:
+            job = self._ledger.open_job(
+                study_uid, rule.name, 1, association.peer, last, f"Arriving, rule “{rule.name}”."
+            )
+            log.info("job %s: opened under rule %r (association %d)", job.id, rule.name, association_id)
+            return
+        job = of_rule[-1]
+        if kinds[Arrival.OTHER]:
+            self._ledger.note(
+                job,
+                f"{kinds[Arrival.OTHER]} instances came again with other content: the first ones are kept, "
+                "the others were set aside in the spool's folder “conflicts”.",
+                "CONFLICT",
+            )
+        if kinds[Arrival.NEW]:
+            self._more_came(job, last)
+        elif kinds[Arrival.SAME] and job.state not in COLLECTING:
+            self._ledger.note(
+                job, f"{kinds[Arrival.SAME]} instances came again, all known: nothing to do.", "SENT_AGAIN"
+            )
+
+    def _more_came(self, job: JobRow, last: float) -> None:
+        """New instances for a job: judge it, reopen it, or see whether they change what it was made of."""
+        if job.state in COLLECTING:
+            self._ledger.touch(job, last)
+        elif job.state == State.DECLINED:
+            self._ledger.move(
+                job,
+                State.RECEIVING,
+                "New instances arrived.",
+                last_arrival=last,
+                look_again=None,
+                by_hand=False,
+            )
+        else:
+            self._ledger.set(job, last_arrival=max(last, job.last_arrival))
+            self._revise(job)
+
+    # --- what it means ---------------------------------------------------------------------------
+
+    def _judge(self, job: JobRow) -> None:
+        """Decide about a collecting job and move it."""
+        rule = self._settings.rule_named(job.rule)
+        if rule is None:
+            self._decline(job, "NO_RULE", f"The settings no longer have a rule “{job.rule}”.")
+            return
+        choice, look_again = self._choose(job, rule)
+        explanation = choice.to_json(job.rule)
+        try:
+            if choice.decision == Decision.COMPLETE:
+                self._complete(job, choice)
+            elif choice.decision == Decision.DECLINED:
+                self._decline(job, choice.code, choice.reason, explanation=explanation)
+            elif choice.decision == Decision.WAITING and job.state == State.RECEIVING:
+                self._ledger.move(
+                    job,
+                    State.WAITING,
+                    choice.reason,
+                    choice.code,
+                    explanation=explanation,
+                    look_again=look_again,
+                )
+                log.info("job %s: WAITING %s", job.id, choice.code)
+            else:
+                if (choice.code, choice.reason) != (job.code, job.reason) and job.state == State.WAITING:
+                    self._ledger.note(job, choice.reason, choice.code)
+                self._ledger.set(
+                    job,
+                    explanation=explanation,
+                    look_again=look_again,
+                    code=choice.code,
+                    reason=choice.reason,
+                )
+        except IllegalTransition:
+            log.info("job %s: changed by hand meanwhile", job.id)
+
+    def _choose(self, job: JobRow, rule: Rule) -> tuple[Choice, float]:
+        """Return the choice for a study as it stands, and when to look again."""
+        now = time.time()
+        quiet_s = self._settings.collect.quiet_seconds
+        wait_s = self._settings.collect.wait_minutes * 60
+        rows = self._ledger.study_headers(job.study_uid)
+        all_series = group(Header.from_json(values) for _, values in rows)
+        how = transfers(
+            self._ledger.study_arrivals(job.study_uid), self._ledger.associations_of(job.study_uid)
+        )
+        quiet = now - job.last_arrival >= quiet_s
+        expired = now - job.last_arrival >= wait_s
+        choice = choose_pair(
+            all_series,
+            Situation(
+                growth=growths(all_series, how, now, quiet_s),
+                arriving=not quiet and any(transfer.is_open for transfer in how.values()),
+                quiet=quiet,
+                expired=expired,
+                unreadable=self._ledger.unreadable_beside(job.study_uid),
+                if_contrast_given=rule.if_contrast_given,
+            ),
+        )
+        if choice.decision == Decision.RECEIVING:
+            ends = job.last_arrival + quiet_s
+            look_again = max(now + _LOOK_EVERY_S, min(ends, now + _LOOK_EVERY_S * 4))
+        else:
+            look_again = job.last_arrival + (quiet_s if not quiet else wait_s)
+        return choice, max(look_again, now + _LOOK_EVERY_S)
+
+    def _complete(self, job: JobRow, choice: Choice) -> None:
+        inputs = self._inputs(job.study_uid, choice.chosen)
+        now = time.time()
+        seconds = {"receive": job.last_arrival - job.created, "decide": now - job.last_arrival}
+        self._ledger.move(
+            job,
+            State.COMPLETE,
+            choice.reason,
+            choice.code,
+            at=now,
+            explanation=choice.to_json(job.rule),
+            inputs=inputs,
+            look_again=None,
+            seconds={step: round(max(0.0, s), 3) for step, s in seconds.items()},
+        )
+        log.info("job %s: COMPLETE %.1f s after the last instance", job.id, now - job.last_arrival)
+
+    def _decline(self, job: JobRow, code: str, reason: str, **values: Any) -> None:
+        if job.state == State.RECEIVING:
+            job = self._ledger.move(job, State.WAITING, reason, code)
+        self._ledger.move(job, State.DECLINED, reason, code, **values)
+        log.info("job %s: DECLINED %s", job.id, code)
+
+    def _inputs(self, study_uid: str, chosen: dict[str, str]) -> dict[str, list[str]]:
+        """Return the paths of the chosen series, by role."""
+        rows = self._ledger.study_headers(study_uid)
+        return {
+            role: [path for path, values in rows if values["series_uid"] == uid]
+            for role, uid in chosen.items()
+        }
+
+    def _revise(self, job: JobRow) -> None:
+        """Open the next revision if what came late changes the input of a job that is past collecting."""
+        rule = self._settings.rule_named(job.rule)
+        if rule is None or job.state not in {
+            State.COMPLETE,
+            State.QUEUED,
+            State.RUNNING,
+            State.SYNTHESISED,
+            State.DELIVERED,
+        }:
+            return
+        if not self._changes_inputs(job):
+            self._ledger.note(
+                job, "More instances of the study came; the series used are unchanged.", "LATE_INSTANCES"
+            )
+            return
+        self._ledger.note(job, "Instances came late that change the input: see the next revision.", "REVISED")
+        revised = self._ledger.open_job(
+            job.study_uid,
+            job.rule,
+            job.revision + 1,
+            job.peer,
+            time.time(),
+            f"Instances came after revision {job.revision} was complete.",
+        )
+        log.info("job %s: revision %d of job %s", revised.id, revised.revision, job.id)
+
+    def _changes_inputs(self, job: JobRow) -> bool:
+        """Whether the pair would be another one, or hold other instances, with all that is here now."""
+        rows = self._ledger.study_headers(job.study_uid)
+        used = {path for paths in (job.inputs or {}).values() for path in paths}
+        series_used = {values["series_uid"] for path, values in rows if path in used}
+        grown = any(values["series_uid"] in series_used and path not in used for path, values in rows)
+        choice = choose_pair(group(Header.from_json(values) for _, values in rows), Situation(expired=False))
+        another = choice.decision == Decision.COMPLETE and set(choice.chosen.values()) != series_used
+        return grown or (another and not job.by_hand)

@@ -1,0 +1,201 @@
+"""Deliver: from SYNTHESISED to every destination, each instance until the peer has it.
+
+What is transient is tried again after linearly growing pauses (10, 20, 30 … s); what is permanent is not.
+Only what a destination does not have yet is sent."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from dicom_node import send
+from dicom_node.errors import IllegalTransition, NoSuchThing, PeerRefuses, PeerUnreachable
+from dicom_node.ledger import DeliveryRow, DeliveryState, JobRow, Ledger, State
+from dicom_node.settings import Peer, Settings
+from dicom_node.spool import Spool
+from synthesis import job as message
+
+log = logging.getLogger(__name__)
+
+_PAUSE_S = 10.0
+_LONGEST_PAUSE_S = 600.0
+#: With these pauses: two days of an unreachable peer.
+_MOST_ATTEMPTS = 340
+_AT_ONCE = 4
+_EVERY_S = 0.5
+_IDLE_S = 60.0
+
+
+class Deliverer:
+    """The last step."""
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, spool: Spool, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._spool = spool
+        self._changed = changed
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="deliver")
+        self._under_way: dict[tuple[str, str], Future[None]] = {}
+
+    def stop(self) -> None:
+        """Let associations under way end; start no new one."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def work(self) -> float:
+        """Do what there is to do; return the seconds until there may be more."""
+        self._under_way = {key: future for key, future in self._under_way.items() if not future.done()}
+        jobs = self._ledger.jobs_in(State.SYNTHESISED)
+        for job in jobs:
+            try:
+                self._advance(job)
+            except IllegalTransition:
+                log.info("job %s: changed by hand meanwhile", job.id)
+        return _EVERY_S if jobs else _IDLE_S
+
+    def _advance(self, job: JobRow) -> None:
+        rows = self._ledger.deliveries(job.id)
+        if not rows:
+            rows = self._open(job)
+            if not rows:
+                return
+        pending = sorted({row.destination for row in rows if row.state == DeliveryState.PENDING})
+        for destination in pending:
+            _, next_at, _ = self._ledger.attempt(job.id, destination)
+            if (job.id, destination) not in self._under_way and time.time() >= next_at:
+                self._under_way[job.id, destination] = self._pool.submit(self._deliver, job, destination)
+        if pending:
+            return
+        refused = [row for row in rows if row.state == DeliveryState.REFUSED]
+        if refused:
+            names = ", ".join(sorted({row.destination for row in refused}))
+            sentences = {row.destination: self._ledger.attempt(job.id, row.destination)[2] for row in refused}
+            self._ledger.move(
+                job,
+                State.FAILED,
+                f"{names} does not take the result: {' '.join(sorted(set(sentences.values())))}",
+                "DELIVERY_REFUSED",
+            )
+            log.error("job %s: FAILED DELIVERY_REFUSED", job.id)
+            return
+        last = max((row.at or 0.0 for row in rows), default=time.time())
+        seconds = {**(job.seconds or {}), "deliver": round(max(0.0, last - job.updated), 3)}
+        seconds["total"] = round(max(0.0, last - job.last_arrival), 3)
+        names = ", ".join(sorted({row.destination for row in rows}))
+        count = len({row.sop_instance_uid for row in rows})
+        self._ledger.move(
+            job, State.DELIVERED, f"{count} instances are in {names}.", "DELIVERED", seconds=seconds
+        )
+        log.info("job %s: DELIVERED %d instances", job.id, count)
+
+    def _open(self, job: JobRow) -> list[DeliveryRow]:
+        """Make the rows of a job that came from its worker."""
+        result = message.Result.read(self._spool.job(job.id))
+        if result is None:
+            self._ledger.move(job, State.FAILED, "The result is no longer in the spool.", "RESULT_LOST")
+            return []
+        destinations = destinations_of(self._settings, job)
+        if not destinations:
+            self._ledger.move(
+                job,
+                State.FAILED,
+                "There is nobody to send the result to: give the rule a deliver_to, or the sender a [[peer]] "
+                "with receives = true; then: dicom-node queue retry JOB.",
+                "NO_DESTINATION",
+            )
+            return []
+        folder = self._spool.job(job.id)
+        objects = [
+            (self._spool.relative(folder / made.path), made.sop_class_uid, made.sop_instance_uid)
+            for made in result.instances
+        ]
+        self._ledger.open_deliveries(job, destinations, objects)
+        return self._ledger.deliveries(job.id)
+
+    def _deliver(self, job: JobRow, destination: str) -> None:
+        """Send to one destination what it does not have; runs in a thread of its own."""
+        try:
+            self._attempt(job, destination)
+        except Exception:  # border: a bug here must not end the other deliveries
+            log.exception("job %s: delivery to %s failed", job.id, destination)
+            self._postpone(job, destination, "The node failed; the reason is in its log.")
+        self._changed()
+
+    def _attempt(self, job: JobRow, destination: str) -> None:
+        rows = {
+            row.sop_instance_uid: row
+            for row in self._ledger.deliveries(job.id)
+            if row.destination == destination and row.state == DeliveryState.PENDING
+        }
+        try:
+            peer = self._settings.peer_named(destination)
+        except NoSuchThing as error:
+            self._refuse(job, rows.values(), error.sentence)
+            return
+        refusals: dict[str, int] = {}
+        later: dict[str, int] = {}
+
+        def answered(answer: send.Answer) -> None:
+            row = rows[answer.parcel.sop_instance_uid]
+            if answer.stored:
+                self._ledger.set_delivery(row, DeliveryState.STORED, answer.status)
+                rows.pop(answer.parcel.sop_instance_uid)
+            elif answer.transient:
+                later[row.sop_instance_uid] = answer.status
+            else:
+                refusals[row.sop_instance_uid] = answer.status
+
+        try:
+            parcels = [send.parcel(self._spool.root / row.path) for row in rows.values()]
+            send.store(self._settings.node.ae_title, peer, parcels, answered)
+        except PeerUnreachable as error:
+            self._postpone(job, destination, error.sentence)
+            return
+        except PeerRefuses as error:
+            self._refuse(job, rows.values(), error.sentence)
+            return
+        for uid, status in refusals.items():
+            self._refuse(job, [rows[uid]], f"{_said(peer, status)} It will not take it later either.", status)
+        if later:
+            status = next(iter(later.values()))
+            self._postpone(job, destination, f"{_said(peer, status)}")
+
+    def _refuse(
+        self, job: JobRow, rows: Iterable[DeliveryRow], sentence: str, status: int | None = None
+    ) -> None:
+        rows = list(rows)
+        for row in rows:
+            self._ledger.set_delivery(row, DeliveryState.REFUSED, status)
+        if rows:
+            count, _, _ = self._ledger.attempt(job.id, rows[0].destination)
+            self._ledger.set_attempt(job.id, rows[0].destination, count + 1, 0.0, sentence)
+
+    def _postpone(self, job: JobRow, destination: str, sentence: str) -> None:
+        count = self._ledger.attempt(job.id, destination)[0] + 1
+        if count >= _MOST_ATTEMPTS:
+            rows = [row for row in self._ledger.deliveries(job.id) if row.destination == destination]
+            pending = [row for row in rows if row.state == DeliveryState.PENDING]
+            self._refuse(job, pending, f"{sentence} Given up after {count} attempts.")
+            return
+        pause = min(_PAUSE_S * count, _LONGEST_PAUSE_S)
+        self._ledger.set_attempt(job.id, destination, count, time.time() + pause, sentence)
+        current = self._ledger.job(job.id)
+        self._ledger.note(
+            current, f"{sentence} Attempt {count}; the next in {pause:.0f} s.", "DELIVERY_POSTPONED"
+        )
+        log.warning("job %s: delivery to %s postponed by %.0f s", job.id, destination, pause)
+
+
+def destinations_of(settings: Settings, job: JobRow) -> list[str]:
+    """Return the peers that get the result: those of the rule, else the sender if it receives."""
+    rule = settings.rule_named(job.rule)
+    if rule is not None and rule.deliver_to:
+        return list(rule.deliver_to)
+    return [peer.name for peer in settings.peer if peer.name == job.peer and peer.receives]
+
+
+def _said(peer: Peer, status: int) -> str:
+    return f"{peer.name} answered status 0x{status:04X}."

@@ -1,0 +1,352 @@
+"""What the node reads of an instance: enough to judge completeness and to choose, and no patient's name.
+
+Everything behind this module works on `Header`, never on files.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import config, dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from dicom_node.errors import NodeError
+
+CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
+ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
+LEGACY_ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.4"
+MULTIFRAME_MR = {ENHANCED_MR, LEGACY_ENHANCED_MR}
+
+#: At most this many pixels are looked at to count distinct values (a mask has two).
+_PIXELS_SAMPLED = 65536
+_MOST_DISTINCT = 256
+
+
+class Unreadable(NodeError):
+    """These bytes are not a DICOM data set that can be attributed to a study."""
+
+    code = "UNREADABLE"
+
+
+@dataclass(frozen=True)
+class Header:
+    """One SOP instance, as far as choosing needs it. Lengths in mm, times in ms, LPS coordinates."""
+
+    study_uid: str
+    series_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    modality: str = ""
+    image_type: tuple[str, ...] = ()
+    study_description: str = ""
+    series_description: str = ""
+    protocol_name: str = ""
+    sequence_name: str = ""
+    series_number: int | None = None
+    instance_number: int | None = None
+    acquisition_number: int | None = None
+    body_part: str = ""
+    institution: str = ""
+    station: str = ""
+    manufacturer: str = ""
+    device_uid: str = ""
+    synthetic: bool = False
+    scanning_sequence: tuple[str, ...] = ()
+    sequence_variant: tuple[str, ...] = ()
+    acquisition_type: str = ""
+    acquisition_contrast: str = ""
+    complex_component: str = ""
+    tr_ms: float | None = None
+    te_ms: float | None = None
+    ti_ms: float | None = None
+    flip_deg: float | None = None
+    echo_train: int | None = None
+    b_value: float | None = None
+    contrast_agent: str = ""
+    contrast_given: bool = False
+    #: ``YYYYMMDDHHMMSS.ffffff`` of the acquisition, as far as known.
+    acquired: str = ""
+    frame_of_reference: str = ""
+    rows: int | None = None
+    columns: int | None = None
+    spacing_mm: tuple[float, ...] = ()
+    #: Direction cosines of rows and columns (six numbers); empty when absent.
+    orientation: tuple[float, ...] = ()
+    #: Positions of all frames (one of a classic image), and all orientations that occur.
+    positions_mm: tuple[tuple[float, float, float], ...] = ()
+    orientations: int = 1
+    frames: int = 1
+    #: Sentence: why its pixels cannot be used; empty when they can, as far as the header tells.
+    pixel_problem: str = ""
+    #: Distinct pixel values (at most 256), None where the pixels are compressed.
+    distinct_values: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what differs from the defaults, as JSON-compatible values."""
+        values = asdict(self)
+        return {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Header:
+        """Return the header of a ledger row."""
+        made: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        if "positions_mm" in made:
+            made["positions_mm"] = tuple(tuple(position) for position in made["positions_mm"])
+        return cls(**made)
+
+
+def read(path: Path) -> Header:
+    """Return the header of a file; raises `Unreadable`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a faulty header is normal here, and judged below
+            dataset = dcmread(path, force=True, defer_size="1 KB")
+            return of_dataset(dataset)
+    except Unreadable:
+        raise
+    except Exception as error:  # whatever a damaged file makes pydicom raise
+        raise Unreadable(f"An instance cannot be read as DICOM ({type(error).__name__}).") from error
+
+
+def of_dataset(dataset: Dataset) -> Header:
+    """Return the header of a data set; raises `Unreadable` when it has no study, series or instance UID."""
+    uids = {
+        keyword: _text(dataset, keyword)
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    }
+    missing = [keyword for keyword, value in uids.items() if not value]
+    if missing:
+        raise Unreadable(f"An instance has no {missing[0]}.")
+    values: dict[str, Any] = {
+        "study_uid": uids["StudyInstanceUID"],
+        "series_uid": uids["SeriesInstanceUID"],
+        "sop_instance_uid": uids["SOPInstanceUID"],
+        "sop_class_uid": _text(dataset, "SOPClassUID"),
+        "modality": _text(dataset, "Modality"),
+        "image_type": _texts(dataset, "ImageType"),
+        "study_description": _text(dataset, "StudyDescription"),
+        "series_description": _text(dataset, "SeriesDescription"),
+        "protocol_name": _text(dataset, "ProtocolName"),
+        "sequence_name": _text(dataset, "SequenceName") or _text(dataset, "PulseSequenceName"),
+        "series_number": _integer(dataset, "SeriesNumber"),
+        "instance_number": _integer(dataset, "InstanceNumber"),
+        "acquisition_number": _integer(dataset, "AcquisitionNumber"),
+        "body_part": _text(dataset, "BodyPartExamined").upper(),
+        "institution": _text(dataset, "InstitutionName"),
+        "station": _text(dataset, "StationName"),
+        "manufacturer": _text(dataset, "Manufacturer"),
+        "device_uid": _text(dataset, "DeviceUID"),
+        "synthetic": _text(dataset, "SyntheticData").upper() == "YES",
+        "scanning_sequence": _texts(dataset, "ScanningSequence"),
+        "sequence_variant": _texts(dataset, "SequenceVariant"),
+        "acquisition_type": _text(dataset, "MRAcquisitionType"),
+        "acquisition_contrast": _text(dataset, "AcquisitionContrast").upper(),
+        "complex_component": _text(dataset, "ComplexImageComponent").upper(),
+        "tr_ms": _number(dataset, "RepetitionTime"),
+        "te_ms": _number(dataset, "EchoTime"),
+        "ti_ms": _number(dataset, "InversionTime"),
+        "flip_deg": _number(dataset, "FlipAngle"),
+        "echo_train": _integer(dataset, "EchoTrainLength"),
+        "b_value": _number(dataset, "DiffusionBValue"),
+        "contrast_agent": _text(dataset, "ContrastBolusAgent"),
+        "acquired": _acquired(dataset),
+        "frame_of_reference": _text(dataset, "FrameOfReferenceUID"),
+        "rows": _integer(dataset, "Rows"),
+        "columns": _integer(dataset, "Columns"),
+        "spacing_mm": _numbers(dataset, "PixelSpacing"),
+        "orientation": _numbers(dataset, "ImageOrientationPatient"),
+        "frames": max(1, _integer(dataset, "NumberOfFrames") or 1),
+    }
+    position = _numbers(dataset, "ImagePositionPatient")
+    if len(position) == 3:
+        values["positions_mm"] = ((position[0], position[1], position[2]),)
+    if values["sop_class_uid"] in MULTIFRAME_MR:
+        values.update(_functional_groups(dataset))
+    values["contrast_given"] = bool(values.get("contrast_given")) or says_contrast(values["contrast_agent"])
+    if values["modality"] == "MR":
+        values["pixel_problem"] = pixel_problem(dataset)
+        if not values["pixel_problem"]:
+            values["distinct_values"] = _distinct_values(dataset)
+    return Header(**values)
+
+
+#: Values of Contrast/Bolus Agent that say that none was given.
+_NO_AGENT = {
+    "",
+    "NONE",
+    "NO",
+    "0",
+    "-",
+    "N",
+    "N/A",
+    "NA",
+    "NIL",
+    "KEIN",
+    "KEINE",
+    "AUCUN",
+    "NESSUNO",
+    "WITHOUT",
+}
+
+
+def says_contrast(agent: str) -> bool:
+    """Return whether a value of Contrast/Bolus Agent names an agent."""
+    return agent.strip().upper() not in _NO_AGENT
+
+
+def pixel_problem(dataset: Dataset) -> str:
+    """Return why the pixels cannot be used, or "" when header and length agree (PS3.3 C.7.6.3)."""
+    if "PixelData" not in dataset:
+        return "it holds no pixel data"
+    missing = [
+        keyword
+        for keyword in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
+        if not _integer(dataset, keyword)
+    ]
+    if missing:
+        return f"its header has no valid {missing[0]}"
+    syntax = UID(str(getattr(dataset.file_meta, "TransferSyntaxUID", "")))
+    if syntax.is_transfer_syntax and syntax.is_compressed and not syntax.is_deflated:
+        return ""
+    expected = (
+        int(dataset.Rows)
+        * int(dataset.Columns)
+        * int(dataset.SamplesPerPixel)
+        * max(1, _integer(dataset, "NumberOfFrames") or 1)
+        * int(dataset.BitsAllocated)
+        // 8
+    )
+    found = len(dataset.get_item("PixelData").value or b"")
+    if found == 0:
+        found = len(dataset.PixelData or b"")
+    return "its pixel data is cut short" if found < expected else ""
+
+
+def _distinct_values(dataset: Dataset) -> int | None:
+    syntax = UID(str(getattr(dataset.file_meta, "TransferSyntaxUID", "")))
+    if not syntax.is_transfer_syntax or (syntax.is_compressed and not syntax.is_deflated):
+        return None
+    width = {8: np.uint8, 16: np.uint16, 32: np.uint32}.get(int(dataset.BitsAllocated))
+    if width is None:
+        return None
+    raw = dataset.PixelData
+    values = np.frombuffer(raw, dtype=width, count=len(raw) // np.dtype(width).itemsize)
+    step = max(1, values.size // _PIXELS_SAMPLED)
+    return min(_MOST_DISTINCT, int(np.unique(values[::step]).size))
+
+
+def _functional_groups(dataset: Dataset) -> dict[str, Any]:
+    """Return what Enhanced MR keeps in its functional groups (PS3.3 C.8.13.5): timing, plane, position."""
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    first = [*shared, *per_frame[:1]]
+
+    def item(groups: Iterable[Dataset], keyword: str) -> Dataset:
+        for group in groups:
+            sequence = group.get(keyword)
+            if sequence:
+                return sequence[0]  # type: ignore[no-any-return]
+        return Dataset()
+
+    timing = item(first, "MRTimingAndRelatedParametersSequence")
+    modifier = item(first, "MRModifierSequence")
+    measures = item(first, "PixelMeasuresSequence")
+    inversion = _numbers(modifier, "InversionTimes")
+    found: dict[str, Any] = {
+        "tr_ms": _number(timing, "RepetitionTime"),
+        "flip_deg": _number(timing, "FlipAngle"),
+        "echo_train": _integer(timing, "EchoTrainLength"),
+        "te_ms": _number(item(first, "MREchoSequence"), "EffectiveEchoTime"),
+        "ti_ms": inversion[0] if inversion else None,
+        "b_value": _number(item(first, "MRDiffusionSequence"), "DiffusionBValue"),
+        "spacing_mm": _numbers(measures, "PixelSpacing"),
+        "body_part": _text(dataset, "BodyPartExamined").upper()
+        or _anatomy(item(first, "FrameAnatomySequence")),
+    }
+    positions, orientations = [], []
+    for frame in per_frame:
+        groups = [frame, *shared]
+        position = _numbers(item(groups, "PlanePositionSequence"), "ImagePositionPatient")
+        orientation = _numbers(item(groups, "PlaneOrientationSequence"), "ImageOrientationPatient")
+        if len(position) == 3:
+            positions.append((position[0], position[1], position[2]))
+        if len(orientation) == 6:
+            orientations.append(tuple(round(cosine, 4) for cosine in orientation))
+    found["positions_mm"] = tuple(positions)
+    if orientations:
+        exact = _numbers(item([*shared, *per_frame], "PlaneOrientationSequence"), "ImageOrientationPatient")
+        found |= {"orientation": exact, "orientations": len(set(orientations))}
+    agents = dataset.get("ContrastBolusAgentSequence") or []
+    usage = item(first, "ContrastBolusUsageSequence")
+    found["contrast_given"] = bool(agents) and _text(usage, "ContrastBolusAgentAdministered").upper() != "NO"
+    return {key: value for key, value in found.items() if value not in (None, (), "")}
+
+
+def _anatomy(item: Dataset) -> str:
+    regions = item.get("AnatomicRegionSequence")
+    return _text(regions[0], "CodeMeaning").upper() if regions else ""
+
+
+def _acquired(dataset: Dataset) -> str:
+    whole = _text(dataset, "AcquisitionDateTime")
+    if whole:
+        return whole[:21]
+    time = _text(dataset, "AcquisitionTime") or _text(dataset, "SeriesTime")
+    date = _text(dataset, "AcquisitionDate") or _text(dataset, "SeriesDate") or _text(dataset, "StudyDate")
+    return f"{date}{time}" if time else ""
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    """Return a value, or None where it is absent or its bytes do not fit its VR."""
+    with config.disable_value_validation():
+        try:
+            return dataset.get(keyword)
+        except Exception:  # a malformed element must not hide the rest of the header
+            return None
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = _value(dataset, keyword)
+    if value is None:
+        return ""
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    return str(first).strip() if not isinstance(first, bytes) else ""
+
+
+def _texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    value = _value(dataset, keyword)
+    if value is None or isinstance(value, bytes):
+        return ()
+    values = [value] if isinstance(value, str) else list(value)
+    return tuple(str(part).strip().upper() for part in values)
+
+
+def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    value = _value(dataset, keyword)
+    if value is None or value == "":
+        return ()
+    try:
+        return tuple(
+            float(part)
+            for part in (value if isinstance(value, Iterable) and not isinstance(value, str) else [value])
+        )
+    except (TypeError, ValueError):
+        return ()
+
+
+def _number(dataset: Dataset, keyword: str) -> float | None:
+    values = _numbers(dataset, keyword)
+    return values[0] if values else None
+
+
+def _integer(dataset: Dataset, keyword: str) -> int | None:
+    number = _number(dataset, keyword)
+    return None if number is None or not np.isfinite(number) else int(number)

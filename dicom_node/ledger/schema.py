@@ -1,0 +1,135 @@
+"""The tables. Times are seconds since 1970 (UTC); JSON columns hold what only people and one step read."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+VERSION = 1
+
+metadata = MetaData()
+
+versions = Table("schema_version", metadata, Column("version", Integer, nullable=False))
+
+associations = Table(
+    "associations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("calling_aet", String, nullable=False),
+    Column("called_aet", String, nullable=False),
+    Column("address", String, nullable=False),
+    Column("peer", String),  # name in the settings, if it is known
+    Column("opened", Float, nullable=False),
+    Column("closed", Float),
+    Column("ending", String),  # Ending
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("sop_class_uid", String, nullable=False),
+    Column("transfer_syntax_uid", String, nullable=False),
+    Column("path", String, nullable=False),  # relative to the spool
+    Column("bytes", Integer, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("received", Float, nullable=False),
+    # filled by collect, once it has read the header
+    Column("study_uid", String),
+    Column("series_uid", String),
+    Column("header", JSON),  # headers.Header
+    Column("problem", String),  # sentence: why this instance cannot be read
+    Index("instances_by_study", "study_uid"),
+)
+
+arrivals = Table(
+    "arrivals",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("association_id", ForeignKey("associations.id"), nullable=False),
+    Column("sop_instance_uid", ForeignKey("instances.sop_instance_uid"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("kind", String, nullable=False),  # Arrival
+    Column("seen", Boolean, nullable=False, default=False),  # by collect
+    Index("arrivals_unseen", "seen"),
+    Index("arrivals_by_instance", "sop_instance_uid"),
+    Index("arrivals_by_association", "association_id"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("study_uid", String, nullable=False),
+    Column("rule", String, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("peer", String),  # name of the peer that sent the study
+    Column("state", String, nullable=False),  # State
+    Column("code", String, nullable=False, default=""),
+    Column("reason", String, nullable=False, default=""),
+    Column("created", Float, nullable=False),
+    Column("updated", Float, nullable=False),
+    Column("last_arrival", Float, nullable=False),
+    Column("look_again", Float),  # when collect should judge again, even if nothing arrives
+    Column("by_hand", Boolean, nullable=False, default=False),  # a person chose the series
+    Column("explanation", JSON),  # choose.Choice, as `queue explain` prints it
+    Column("to_send", Boolean, nullable=False, default=False),  # QUEUED by hand, not yet handed to the broker
+    Column("inputs", JSON),  # {"T1W": [paths], "FLAIR": [paths]}
+    Column("starts", Integer, nullable=False, default=0),
+    Column("step", String, nullable=False, default=""),
+    Column("progress", Float, nullable=False, default=0.0),
+    Column("worker", String, nullable=False, default=""),
+    Column("model", JSON),
+    Column("remarks", JSON),
+    Column("seconds", JSON),
+    UniqueConstraint("study_uid", "rule", "revision"),
+    Index("jobs_by_state", "state"),
+    Index("jobs_by_update", "updated"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("before", String),  # State; NULL for the first, equal to `after` for a remark
+    Column("after", String, nullable=False),
+    Column("code", String, nullable=False, default=""),
+    Column("sentence", String, nullable=False),
+    Index("events_by_job", "job_id"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("destination", String, primary_key=True),
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("sop_class_uid", String, nullable=False),
+    Column("path", String, nullable=False),  # relative to the spool
+    Column("state", String, nullable=False),  # DeliveryState
+    Column("status", Integer),  # DIMSE status of the last attempt
+    Column("at", Float),
+)
+
+attempts = Table(
+    "delivery_attempts",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("destination", String, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("sentence", String, nullable=False),  # why the last one did not do
+)

@@ -1,0 +1,68 @@
+"""The states of a job and the transitions between them. A transition that is not in the table raises."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a job stands (one study under one rule, one revision)."""
+
+    RECEIVING = "RECEIVING"
+    COMPLETE = "COMPLETE"
+    WAITING = "WAITING"
+    DECLINED = "DECLINED"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SYNTHESISED = "SYNTHESISED"
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+S = State
+
+#: From each state, the states that may follow.
+TRANSITIONS: dict[State, frozenset[State]] = {
+    S.RECEIVING: frozenset({S.COMPLETE, S.WAITING, S.CANCELLED}),
+    S.COMPLETE: frozenset({S.QUEUED, S.WAITING, S.DECLINED, S.CANCELLED}),
+    # by hand: QUEUED
+    S.WAITING: frozenset({S.COMPLETE, S.DECLINED, S.QUEUED, S.CANCELLED}),
+    # new instances: RECEIVING; by hand: QUEUED
+    S.DECLINED: frozenset({S.RECEIVING, S.QUEUED}),
+    S.QUEUED: frozenset({S.RUNNING, S.CANCELLED, S.FAILED}),
+    # worker lost: QUEUED; the worker looked at the pixels and refuses them: DECLINED
+    S.RUNNING: frozenset({S.SYNTHESISED, S.FAILED, S.QUEUED, S.DECLINED, S.CANCELLED}),
+    S.SYNTHESISED: frozenset({S.DELIVERED, S.FAILED, S.CANCELLED}),
+    S.DELIVERED: frozenset(),
+    S.FAILED: frozenset({S.QUEUED}),
+    S.CANCELLED: frozenset({S.QUEUED}),
+}
+
+#: States in which new instances are still judged for this revision.
+COLLECTING = frozenset({S.RECEIVING, S.WAITING})
+#: States from which `queue retry` starts anew.
+RETRYABLE = frozenset({S.WAITING, S.DECLINED, S.FAILED, S.CANCELLED})
+
+
+class Arrival(StrEnum):
+    """What a C-STORE brought."""
+
+    NEW = "NEW"
+    SAME = "SAME"  # equal bytes under a SOP Instance UID that we have
+    OTHER = "OTHER"  # other bytes under it: set aside
+
+
+class Ending(StrEnum):
+    """How an association ended."""
+
+    RELEASED = "RELEASED"
+    ABORTED = "ABORTED"  # by either side, or the connection broke
+
+
+class DeliveryState(StrEnum):
+    """Where one instance stands on its way to one destination."""
+
+    PENDING = "PENDING"
+    STORED = "STORED"
+    REFUSED = "REFUSED"

@@ -1,0 +1,166 @@
+"""What the commands show: put together from ledger, broker, peers and files."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dicom_node import headers, send
+from dicom_node.broker import broker_in_use
+from dicom_node.choose import choose_pair, group
+from dicom_node.choose.pair import Situation
+from dicom_node.errors import NoSuchThing, PeerUnreachable
+from dicom_node.headers import Header
+from dicom_node.ledger import DeliveryState, JobRow, Ledger
+from dicom_node.monitor import Check, checks, job_as_json
+from dicom_node.settings import Peer, Settings
+from dicom_node.spool import Spool
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What `status` shows."""
+
+    checks: list[Check]
+    counts: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is well."""
+        return all(check.ok for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `status --json` prints."""
+        return {"ok": self.ok, "checks": [asdict(check) for check in self.checks], "queue": self.counts}
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Return the ledger of a node that ran at least once; raises `NoSuchThing`."""
+    path = Path(settings.node.ledger_url.removeprefix("sqlite:///"))
+    if not path.is_file():
+        raise NoSuchThing(
+            f"There is no ledger {path}: no node ran with these settings yet. Start one with: dicom-node up."
+        )
+    return Ledger(settings.node.ledger_url)
+
+
+def overview(settings: Settings) -> Overview:
+    """Return the state of node, broker, workers, peers, disk and queue."""
+    found = [_node_listens(settings)]
+    try:
+        ledger = open_ledger(settings)
+    except NoSuchThing as error:
+        return Overview([*found, Check("ledger", False, error.sentence)], {})
+    spool = Spool(settings.node.spool)
+    found += checks(ledger, spool, broker_in_use(settings))
+    found += echo_all(settings, settings.peer)
+    return Overview(found, {str(state): count for state, count in ledger.counts().items()})
+
+
+def _node_listens(settings: Settings) -> Check:
+    node = settings.node
+    host = "127.0.0.1" if node.bind in {"0.0.0.0", ""} else node.bind  # noqa: S104
+    try:
+        socket.create_connection((host, node.port), timeout=3).close()
+    except OSError:
+        return Check("node", False, f"nothing listens on port {node.port}")
+    return Check("node", True, f"listens on port {node.port} as {node.ae_title}")
+
+
+def echo_all(settings: Settings, peers: Iterable[Peer]) -> list[Check]:
+    """C-ECHO each peer that receives."""
+    found = []
+    for peer in peers:
+        if not peer.receives:
+            continue
+        try:
+            seconds = send.echo(settings.node.ae_title, peer)
+            found.append(Check(f"peer {peer.name}", True, f"answers C-ECHO in {seconds * 1000:.0f} ms"))
+        except PeerUnreachable as error:
+            found.append(Check(f"peer {peer.name}", False, error.sentence))
+    return found
+
+
+def details(settings: Settings, ledger: Ledger, job: JobRow) -> dict[str, Any]:
+    """Return what `queue show --json` prints."""
+    rows = ledger.deliveries(job.id)
+    deliveries = []
+    for destination in sorted({row.destination for row in rows}):
+        states = [row.state for row in rows if row.destination == destination]
+        deliveries.append(
+            {
+                "destination": destination,
+                "stored": states.count(DeliveryState.STORED),
+                "pending": states.count(DeliveryState.PENDING),
+                "refused": states.count(DeliveryState.REFUSED),
+                "last": ledger.attempt(job.id, destination)[2],
+            }
+        )
+    return {
+        **job_as_json(job),
+        "peer": job.peer,
+        "worker": job.worker,
+        "starts": job.starts,
+        "model": job.model or {},
+        "remarks": job.remarks or [],
+        "timeline": [
+            {
+                "at": event.at,
+                "from": event.before,
+                "to": event.after,
+                "code": event.code,
+                "sentence": event.sentence,
+            }
+            for event in ledger.events(job.id)
+        ],
+        "deliveries": deliveries,
+        "folder": str(Spool(settings.node.spool).job(job.id)),
+    }
+
+
+def try_rules(
+    settings: Settings, folder: Path, called_aet: str | None, calling_aet: str
+) -> list[dict[str, Any]]:
+    """Return the explanation of each study in a folder; raises `NoSuchThing` when there is none."""
+    if not folder.exists():
+        raise NoSuchThing(f"There is no folder {folder}.")
+    studies: dict[str, list[Header]] = {}
+    unreadable = 0
+    for path in sorted([folder] if folder.is_file() else (p for p in folder.rglob("*") if p.is_file())):
+        try:
+            header = headers.read(path)
+        except headers.Unreadable:
+            unreadable += 1
+            continue
+        studies.setdefault(header.study_uid, []).append(header)
+    if not studies:
+        raise NoSuchThing(f"There is no readable DICOM image in {folder}.")
+    found = []
+    for members in studies.values():
+        first = members[0]
+        rule = settings.rule_for(
+            {
+                "called_aet": called_aet or settings.node.ae_title,
+                "calling_aet": calling_aet,
+                "study_description": first.study_description,
+                "body_part": first.body_part,
+                "institution": first.institution,
+                "station": first.station,
+                "modality": first.modality,
+            }
+        )
+        situation = Situation(
+            unreadable=unreadable, if_contrast_given=rule.if_contrast_given if rule else "do"
+        )
+        explanation = choose_pair(group(members), situation).to_json(rule.name if rule else "")
+        if rule is None:
+            explanation |= {
+                "decision": "DECLINED",
+                "code": "NO_RULE",
+                "reason": "No rule matches this study.",
+            }
+        found.append(explanation)
+    return found

@@ -1,0 +1,193 @@
+"""The C-STORE and C-ECHO SCU: one association, contexts only for what is sent, each status kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import _config, build_context
+from pynetdicom.sop_class import Verification
+
+from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
+from dicom_node.settings import Peer
+from dicom_node.sockets import PromptAE
+
+# The file is sent in pieces as it lies on the disk, not decoded and encoded again.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+#: At most this many contexts fit into one association (PS3.8 9.3.2: odd ids up to 255).
+_MOST_CONTEXTS = 128
+_CONNECT_TIMEOUT_S = 10
+_ANSWER_TIMEOUT_S = 60
+
+#: Statuses that mean stored: Success, and the warnings of C-STORE (PS3.4 B.2.3).
+STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
+#: Refused for now: out of resources (A7xx), processing failure (0110).
+_TRANSIENT = frozenset({0x0110})
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One file to send."""
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the peer said to one instance."""
+
+    parcel: Parcel
+    status: int
+
+    @property
+    def stored(self) -> bool:
+        """Whether the peer has it now."""
+        return self.status in STORED
+
+    @property
+    def transient(self) -> bool:
+        """Whether the peer may take it later."""
+        return self.status in _TRANSIENT or 0xA700 <= self.status <= 0xA7FF
+
+
+def parcel(path: Path) -> Parcel:
+    """Return what the meta information of a Part 10 file says; raises InvalidDicomError or OSError."""
+    meta = read_file_meta_info(path)
+    values = [
+        meta.get(keyword)
+        for keyword in ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
+    ]
+    if not all(values):
+        raise InvalidDicomError("the file meta information is incomplete")
+    return Parcel(path, *(str(value) for value in values))
+
+
+def echo(calling_aet: str, peer: Peer) -> float:
+    """Return the seconds of a C-ECHO; raises `PeerUnreachable`."""
+    began = time.monotonic()
+    association = _associate(calling_aet, peer, [build_context(Verification)])
+    try:
+        status = association.send_c_echo()
+    finally:
+        association.release()
+    if status.get("Status") != 0x0000:
+        raise PeerUnreachable(f"{peer.name} accepted the association but did not answer the C-ECHO.")
+    return time.monotonic() - began
+
+
+def store(
+    calling_aet: str, peer: Peer, parcels: Sequence[Parcel], answered: Callable[[Answer], None]
+) -> None:
+    """Send files over one association and report each answer as it comes.
+
+    Raises
+    ------
+    PeerUnreachable
+        No association, or it broke: what was not reported is to be sent again later.
+    PeerRefuses
+        The peer accepts no presentation context for an object: it never will.
+    """
+    kinds = sorted({(p.sop_class_uid, p.transfer_syntax_uid) for p in parcels})
+    contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds[:_MOST_CONTEXTS]]
+    if len(kinds) < _MOST_CONTEXTS // 2:  # what lies uncompressed may also go as Implicit VR
+        plain = {sop_class for sop_class, syntax in kinds if syntax == ExplicitVRLittleEndian}
+        contexts += [build_context(sop_class, ImplicitVRLittleEndian) for sop_class in sorted(plain)]
+    association = _associate(calling_aet, peer, contexts)
+    accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
+    refused = []
+    try:
+        for one in parcels:
+            exact = (one.sop_class_uid, one.transfer_syntax_uid) in accepted
+            implicit = (
+                one.transfer_syntax_uid == ExplicitVRLittleEndian
+                and (one.sop_class_uid, str(ImplicitVRLittleEndian)) in accepted
+            )
+            if not exact and not implicit:
+                refused.append(one)
+                continue
+            source: Any = one.path if exact else _as_implicit(one.path)
+            status = association.send_c_store(source)
+            if "Status" not in status:
+                raise PeerUnreachable(f"{peer.name} broke the association or did not answer in time.")
+            answered(Answer(one, int(status.Status)))
+    except RuntimeError as error:  # pynetdicom: the association is gone
+        raise PeerUnreachable(f"{peer.name} ended the association.") from error
+    finally:
+        if association.is_established:
+            association.release()
+    if refused:
+        raise PeerRefuses(
+            f"{peer.name} accepts no presentation context for {len(refused)} of {len(parcels)} objects "
+            f"(SOP class {refused[0].sop_class_uid}, transfer syntax {refused[0].transfer_syntax_uid})."
+        )
+
+
+def _as_implicit(path: Path) -> Any:
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    return dataset
+
+
+def _associate(calling_aet: str, peer: Peer, contexts: Iterable[Any]) -> Any:
+    ae = PromptAE(calling_aet)
+    ae.connection_timeout = _CONNECT_TIMEOUT_S
+    ae.acse_timeout = _ANSWER_TIMEOUT_S
+    ae.dimse_timeout = _ANSWER_TIMEOUT_S
+    ae.network_timeout = _ANSWER_TIMEOUT_S
+    try:
+        association = ae.associate(peer.host, peer.port, contexts=list(contexts), ae_title=peer.ae_title)
+    except OSError as error:
+        raise PeerUnreachable(f"{peer.name}: the host {peer.host} cannot be found.") from error
+    if association.is_established:
+        return association
+    place = f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        why = answer.reason_str if answer is not None else "no reason given"
+        raise PeerUnreachable(f"{place} rejects our association as {calling_aet}: {why}.")
+    if association.is_aborted:
+        raise PeerUnreachable(f"{place} aborted the association, or accepts none of the objects.")
+    raise PeerUnreachable(f"{place} does not answer: nothing listens there, or a firewall is between.")
+
+
+def send_folder(
+    calling_aet: str, peer: Peer, folder: Path, progress: Callable[[int, int], None]
+) -> tuple[int, list[str]]:
+    """Send every DICOM file below a folder; return how many are stored, and sentences about the others."""
+    if not folder.exists():
+        raise NoSuchThing(f"There is no folder {folder}.")
+    parcels, complaints = [], []
+    for path in sorted([folder] if folder.is_file() else (p for p in folder.rglob("*") if p.is_file())):
+        try:
+            parcels.append(parcel(path))
+        except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError):
+            complaints.append(f"{path.name}: not a DICOM file, left out")
+    if not parcels:
+        raise NoSuchThing(f"There is no DICOM file in {folder}.")
+    stored = 0
+    done = 0
+
+    def answered(answer: Answer) -> None:
+        nonlocal stored, done
+        done += 1
+        stored += answer.stored
+        if not answer.stored:
+            complaints.append(f"{answer.parcel.path.name}: refused with status 0x{answer.status:04X}")
+        progress(done, len(parcels))
+
+    try:
+        store(calling_aet, peer, parcels, answered)
+    except PeerRefuses as error:
+        complaints.append(error.sentence)
+    return stored, complaints

@@ -1,0 +1,163 @@
+"""What the node and the worker say to each other: the one module that both import.
+
+The node puts a `Job` into the queue; the worker answers with a `Result` that it renames into place as
+``result.json``, so that a result exists whole or not at all. While it runs, a worker shows a `Heartbeat`
+under a short-lived Redis key. No pixel and no patient's name is in any of them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+TASK = "synthesis.run"
+QUEUE = "synthesis"
+#: Redis priorities of Celery's transport: 0 is served first.
+PRIORITY_STEPS = tuple(range(10))
+#: Seconds until Redis hands an unacknowledged message to another worker. Longer than the longest job.
+VISIBILITY_TIMEOUT_S = 6 * 3600
+#: A heartbeat that is older than this is gone; workers renew it every `HEARTBEAT_PERIOD_S`.
+HEARTBEAT_TTL_S = 15
+HEARTBEAT_PERIOD_S = 2.0
+#: A job that killed its worker this many times is not started again.
+MOST_STARTS = 3
+
+RESULT_NAME = "result.json"
+RESULT_FOLDER = "result"
+STARTS_NAME = "starts"
+#: The node puts this file into the folder of a job that was cancelled; the worker stops at its next step.
+CANCELLED_NAME = "cancelled"
+
+
+def heartbeat_key(job_id: str) -> str:
+    """Return the Redis key under which a worker shows that it is at work on this job."""
+    return f"synthesis:heartbeat:{job_id}"
+
+
+def worker_key(worker: str) -> str:
+    """Return the Redis key under which a worker shows that it is alive."""
+    return f"synthesis:worker:{worker}"
+
+
+WORKER_KEY_PATTERN = worker_key("*")
+
+
+def broker_options() -> dict[str, Any]:
+    """Return Celery's transport options; node and worker must agree on them."""
+    return {
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "priority_steps": list(PRIORITY_STEPS),
+        "queue_order_strategy": "priority",
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    }
+
+
+@dataclass(frozen=True)
+class Job:
+    """One synthesis to do. Paths are relative to the spool."""
+
+    #: Short id, as `queue list` shows it.
+    id: str
+    #: Instances of the pre-contrast T1W and of the FLAIR.
+    t1w: tuple[str, ...]
+    flair: tuple[str, ...]
+    #: Folder of the job; the result goes to ``<folder>/result`` and ``<folder>/result.json``.
+    folder: str
+    #: Name of the weights in `synthesis/weights`, or "default".
+    model: str = "default"
+
+    def to_message(self) -> dict[str, Any]:
+        """Return the job as JSON-compatible values."""
+        return asdict(self) | {"t1w": list(self.t1w), "flair": list(self.flair)}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Job:
+        """Return the job of a message; raises `KeyError` or `TypeError` when it is none."""
+        return cls(**{**message, "t1w": tuple(message["t1w"]), "flair": tuple(message["flair"])})
+
+
+class Outcome(StrEnum):
+    """How a job ended in the worker."""
+
+    SYNTHESISED = "SYNTHESISED"
+    DECLINED = "DECLINED"  # the input cannot be used; the sentence says why
+    FAILED = "FAILED"  # our fault; the traceback is in the worker's log
+
+
+@dataclass(frozen=True)
+class DerivedInstance:
+    """One object that the worker wrote. `path` is relative to the job's folder."""
+
+    path: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a worker made of a job."""
+
+    outcome: Outcome
+    #: Short code (``NOT_A_HEAD``) and the sentence that people read.
+    code: str
+    reason: str
+    instances: tuple[DerivedInstance, ...] = ()
+    #: Seconds of each step, in their order.
+    seconds: dict[str, float] = field(default_factory=dict)
+    #: Remarks on quality and on repaired headers, as sentences.
+    remarks: tuple[str, ...] = ()
+    #: Name, version and SHA-256 of the weights.
+    model: dict[str, str] = field(default_factory=dict)
+    worker: str = ""
+
+    def write(self, job_folder: Path) -> None:
+        """Write ``result.json``: durable, and whole or not at all."""
+        text = json.dumps(asdict(self), indent=1)
+        partial = job_folder / f".{RESULT_NAME}.{os.getpid()}"
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(job_folder / RESULT_NAME)
+        descriptor = os.open(job_folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @classmethod
+    def read(cls, job_folder: Path) -> Result | None:
+        """Return the result of this job, or None while there is none."""
+        try:
+            values = json.loads((job_folder / RESULT_NAME).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        values["outcome"] = Outcome(values["outcome"])
+        values["instances"] = tuple(DerivedInstance(**instance) for instance in values["instances"])
+        values["remarks"] = tuple(values["remarks"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A sign of life from the worker that has the job."""
+
+    worker: str
+    step: str
+    #: Share of the whole job that is done, 0–1.
+    progress: float
+
+    def to_json(self) -> str:
+        """Return the heartbeat as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Heartbeat:
+        """Return the heartbeat of a text."""
+        return cls(**json.loads(text))
