@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from typing import Any
 
 from dicom_node import headers
@@ -16,7 +15,16 @@ from dicom_node.choose.pair import Decision, Situation
 from dicom_node.completeness import growths, transfers
 from dicom_node.errors import IllegalTransition
 from dicom_node.headers import Header
-from dicom_node.ledger import COLLECTING, Arrival, JobRow, Ledger, State, UnseenArrival
+from dicom_node.ledger import (
+    COLLECTING,
+    Arrival,
+    AssociationRow,
+    Batch,
+    JobRow,
+    Ledger,
+    State,
+    UnseenArrival,
+)
 from dicom_node.settings import Rule, Settings
 from dicom_node.spool import Spool
 
@@ -24,6 +32,11 @@ log = logging.getLogger(__name__)
 
 #: While instances arrive, a study is judged at most this often.
 _LOOK_EVERY_S = 0.5
+_IDLE_S = 60.0
+#: States in which a job's input is fixed: what comes later can only open the next revision.
+_PAST_COLLECTING = frozenset(
+    {State.COMPLETE, State.QUEUED, State.RUNNING, State.SYNTHESISED, State.DELIVERED}
+)
 
 
 class Collector:
@@ -43,33 +56,36 @@ class Collector:
         for job in self._ledger.jobs_due(time.time()):
             self._judge(job)
             busy = True
+        silent = self._tell()
         if busy:
             return 0.0
-        due = self._ledger.next_look()
-        return 60.0 if due is None else max(0.05, due - time.time())
+        due = [at for at in (silent, self._ledger.next_look()) if at is not None]
+        return max(0.05, min(due) - time.time()) if due else _IDLE_S
 
     # --- what arrived ----------------------------------------------------------------------------
 
     def _take_in(self, arrived: list[UnseenArrival]) -> None:
+        """Read the headers of what came, and let the jobs of each study know."""
         self._index(arrived)
-        touched: dict[tuple[str, int], list[UnseenArrival]] = {}
+        newest: dict[tuple[str, int], float] = {}
         first: dict[tuple[str, int], Header] = {}
         for arrival in arrived:
             stored = self._ledger.header_of(arrival.sop_instance_uid)
-            if stored is None:
+            if stored is None or arrival.kind != Arrival.NEW:
                 continue
             header = Header.from_json(stored)
+            if header.synthetic:
+                continue  # no job is opened for what a network made
             key = (header.study_uid, arrival.association_id)
-            touched.setdefault(key, []).append(arrival)
-            if key not in first or first[key].synthetic:
-                first[key] = header
-        for (study_uid, association_id), group_of in touched.items():
-            self._attribute(study_uid, association_id, first[study_uid, association_id], group_of)
+            first.setdefault(key, header)
+            newest[key] = arrival.at
+        for (study_uid, association_id), header in first.items():
+            self._attribute(study_uid, association_id, header, newest[study_uid, association_id])
         self._ledger.mark_seen(arrival.id for arrival in arrived)
 
     def _index(self, arrived: list[UnseenArrival]) -> None:
         """Read the headers of new instances into the ledger."""
-        found: dict[str, dict[str, object]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for arrival in arrived:
             if arrival.indexed or arrival.sop_instance_uid in found:
                 continue
@@ -86,23 +102,33 @@ class Collector:
             }
         self._ledger.index_instances(found)
 
-    def _attribute(
-        self, study_uid: str, association_id: int, header: Header, arrived: list[UnseenArrival]
-    ) -> None:
+    def _attribute(self, study_uid: str, association_id: int, header: Header, last: float) -> None:
         """Tell the job of this study that instances came; make it when there is none."""
-        kinds = Counter(arrival.kind for arrival in arrived)
-        last = max(arrival.at for arrival in arrived)
-        known = self._ledger.jobs_of(study_uid)
-        if header.synthetic:
-            for job in known:
-                self._ledger.note(
-                    job,
-                    f"{len(arrived)} instances of a synthetic series came in: ignored, never an input.",
-                    "SYNTHETIC_IGNORED",
-                )
-            return
         association = self._ledger.association(association_id)
-        rule = self._settings.rule_for(
+        rule = self._rule(header, association)
+        if rule is None:
+            log.info("association %d: no [[rule]] matches what it brought; it is kept", association_id)
+            return
+        job = self._latest(study_uid, rule)
+        if job is None:
+            job = self._ledger.open_job(
+                study_uid, rule.name, 1, association.peer, last, f"Arriving, rule “{rule.name}”."
+            )
+            log.info("job %s: opened under rule %r (association %d)", job.id, rule.name, association_id)
+        elif job.state in COLLECTING:
+            self._ledger.touch(job, last)
+        elif job.state == State.DECLINED:
+            self._ledger.move(
+                job,
+                State.RECEIVING,
+                "New instances arrived.",
+                last_arrival=last,
+                look_again=None,
+                by_hand=False,
+            )
+
+    def _rule(self, header: Header, association: AssociationRow) -> Rule | None:
+        return self._settings.rule_for(
             {
                 "called_aet": association.called_aet,
                 "calling_aet": association.calling_aet,
@@ -114,47 +140,50 @@ class Collector:
                 "modality": header.modality,
             }
         )
-        if rule is None:
-            log.info("association %d: no [[rule]] matches what it brought; it is kept", association_id)
-            return
-        of_rule = [job for job in known if job.rule == rule.name]
-        if not of_rule:
-            job = self._ledger.open_job(
-                study_uid, rule.name, 1, association.peer, last, f"Arriving, rule “{rule.name}”."
-            )
-            log.info("job %s: opened under rule %r (association %d)", job.id, rule.name, association_id)
-            return
-        job = of_rule[-1]
-        if kinds[Arrival.OTHER]:
+
+    def _latest(self, study_uid: str, rule: Rule) -> JobRow | None:
+        """Return the newest revision of the job of this study under this rule."""
+        return next((job for job in reversed(self._ledger.jobs_of(study_uid)) if job.rule == rule.name), None)
+
+    # --- what came after the decision --------------------------------------------------------------
+
+    def _tell(self) -> float | None:
+        """Sum up each association in the timelines of its studies' jobs, once it ended or fell silent.
+
+        Returns the time of the next association that may fall silent, None when there is none.
+        """
+        due = None
+        for batch in self._ledger.untold_batches():
+            silent_at = batch.last + self._settings.collect.quiet_seconds
+            if batch.association.closed is None and time.time() < silent_at:
+                due = min(silent_at, due or silent_at)
+                continue
+            newest = {job.rule: job for job in self._ledger.jobs_of(batch.study_uid)}
+            for job in newest.values():
+                self._tell_job(job, batch)
+            self._ledger.mark_told(batch.arrival_ids)
+        return due
+
+    def _tell_job(self, job: JobRow, batch: Batch) -> None:
+        if batch.synthetic:
             self._ledger.note(
                 job,
-                f"{kinds[Arrival.OTHER]} instances came again with other content: the first ones are kept, "
-                "the others were set aside in the spool's folder “conflicts”.",
+                f"{batch.synthetic} instances of a synthetic series came in: ignored, never an input.",
+                "SYNTHETIC_IGNORED",
+            )
+        if batch.other:
+            self._ledger.note(
+                job,
+                f"{batch.other} instances came again with other content: the first ones are kept, "
+                "the others are in the spool's folder “conflicts”.",
                 "CONFLICT",
             )
-        if kinds[Arrival.NEW]:
-            self._more_came(job, last)
-        elif kinds[Arrival.SAME] and job.state not in COLLECTING:
+        if batch.same and job.state not in COLLECTING:
             self._ledger.note(
-                job, f"{kinds[Arrival.SAME]} instances came again, all known: nothing to do.", "SENT_AGAIN"
+                job, f"{batch.same} instances came again, all known: nothing to do.", "SENT_AGAIN"
             )
-
-    def _more_came(self, job: JobRow, last: float) -> None:
-        """New instances for a job: judge it, reopen it, or see whether they change what it was made of."""
-        if job.state in COLLECTING:
-            self._ledger.touch(job, last)
-        elif job.state == State.DECLINED:
-            self._ledger.move(
-                job,
-                State.RECEIVING,
-                "New instances arrived.",
-                last_arrival=last,
-                look_again=None,
-                by_hand=False,
-            )
-        else:
-            self._ledger.set(job, last_arrival=max(last, job.last_arrival))
-            self._revise(job)
+        if batch.new and job.state in _PAST_COLLECTING and batch.last > job.created:
+            self._revise(job, batch)
 
     # --- what it means ---------------------------------------------------------------------------
 
@@ -255,29 +284,19 @@ class Collector:
             for role, uid in chosen.items()
         }
 
-    def _revise(self, job: JobRow) -> None:
+    def _revise(self, job: JobRow, batch: Batch) -> None:
         """Open the next revision if what came late changes the input of a job that is past collecting."""
-        rule = self._settings.rule_named(job.rule)
-        if rule is None or job.state not in {
-            State.COMPLETE,
-            State.QUEUED,
-            State.RUNNING,
-            State.SYNTHESISED,
-            State.DELIVERED,
-        }:
-            return
         if not self._changes_inputs(job):
-            self._ledger.note(
-                job, "More instances of the study came; the series used are unchanged.", "LATE_INSTANCES"
-            )
             return
-        self._ledger.note(job, "Instances came late that change the input: see the next revision.", "REVISED")
+        self._ledger.note(
+            job, f"Of {batch.new} late instances some change the input: see the next revision.", "REVISED"
+        )
         revised = self._ledger.open_job(
             job.study_uid,
             job.rule,
             job.revision + 1,
             job.peer,
-            time.time(),
+            batch.last,
             f"Instances came after revision {job.revision} was complete.",
         )
         log.info("job %s: revision %d of job %s", revised.id, revised.revision, job.id)

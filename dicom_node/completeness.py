@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dicom_node.choose.pair import FEWEST_SLICES, Growth
 from dicom_node.choose.series import Series
 from dicom_node.headers import MULTIFRAME_MR
-from dicom_node.ledger import AssociationRow, Ending
+from dicom_node.ledger import Arrival, AssociationRow, Ending, StudyArrival
 
 #: A stack that covers less than this share of its longest companion may still be growing.
 _SHORT_STACK = 0.7
@@ -22,33 +22,41 @@ _SHORT_STACK = 0.7
 class Transfer:
     """How a series came."""
 
-    associations: tuple[AssociationRow, ...]
+    #: Whether an association that brought new instances of it still stands.
+    is_open: bool
+    #: Whether one association brought all of it and its sender released it.
+    came_at_once: bool
+    #: When the last new instance came.
     last_arrival: float
-
-    @property
-    def is_open(self) -> bool:
-        """Whether an association that brought instances of it still stands."""
-        return any(association.closed is None for association in self.associations)
-
-    @property
-    def came_at_once(self) -> bool:
-        """Whether one association brought it all and its sender released it."""
-        return len(self.associations) == 1 and self.associations[0].ending == Ending.RELEASED
 
 
 def transfers(
-    arrivals: Iterable[tuple[str, int, float]], associations: Mapping[int, AssociationRow]
+    arrivals: Iterable[StudyArrival], associations: Mapping[int, AssociationRow]
 ) -> dict[str, Transfer]:
-    """Return how each series came, from (series UID, association, time) of its C-STOREs."""
-    carriers: dict[str, set[int]] = {}
-    last: dict[str, float] = {}
-    for series_uid, association_id, at in arrivals:
-        carriers.setdefault(series_uid, set()).add(association_id)
-        last[series_uid] = max(at, last.get(series_uid, at))
-    return {
-        uid: Transfer(tuple(associations[number] for number in sorted(numbers)), last[uid])
-        for uid, numbers in carriers.items()
-    }
+    """Return how each series of a study came, from its C-STOREs.
+
+    Equal bytes that come again change nothing,
+    except that an association that repeats a whole series proves it to be whole.
+    """
+    brought: dict[str, dict[int, set[str]]] = {}
+    new: dict[str, list[StudyArrival]] = {}
+    for arrival in arrivals:
+        by_association = brought.setdefault(arrival.series_uid, {})
+        by_association.setdefault(arrival.association_id, set()).add(arrival.sop_instance_uid)
+        if arrival.kind == Arrival.NEW:
+            new.setdefault(arrival.series_uid, []).append(arrival)
+    found = {}
+    for uid, by_association in brought.items():
+        everything = set().union(*by_association.values())
+        found[uid] = Transfer(
+            is_open=any(associations[one.association_id].closed is None for one in new[uid]),
+            came_at_once=any(
+                associations[number].ending == Ending.RELEASED and instances == everything
+                for number, instances in by_association.items()
+            ),
+            last_arrival=max(one.at for one in new[uid]),
+        )
+    return found
 
 
 def growth_of(series: Series, transfer: Transfer, longest_mm: float, now: float, quiet_s: float) -> Growth:

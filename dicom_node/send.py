@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import _config, build_context
+from pynetdicom import _config, build_context, evt
 from pynetdicom.sop_class import Verification
 
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
@@ -145,8 +145,12 @@ def _associate(calling_aet: str, peer: Peer, contexts: Iterable[Any]) -> Any:
     ae.acse_timeout = _ANSWER_TIMEOUT_S
     ae.dimse_timeout = _ANSWER_TIMEOUT_S
     ae.network_timeout = _ANSWER_TIMEOUT_S
+    opened: list[bool] = []
+    handlers = [(evt.EVT_CONN_OPEN, lambda _: opened.append(True))]
     try:
-        association = ae.associate(peer.host, peer.port, contexts=list(contexts), ae_title=peer.ae_title)
+        association = ae.associate(
+            peer.host, peer.port, contexts=list(contexts), ae_title=peer.ae_title, evt_handlers=handlers
+        )
     except OSError as error:
         raise PeerUnreachable(f"{peer.name}: the host {peer.host} cannot be found.") from error
     if association.is_established:
@@ -156,7 +160,7 @@ def _associate(calling_aet: str, peer: Peer, contexts: Iterable[Any]) -> Any:
         answer = association.acceptor.primitive
         why = answer.reason_str if answer is not None else "no reason given"
         raise PeerUnreachable(f"{place} rejects our association as {calling_aet}: {why}.")
-    if association.is_aborted:
+    if opened:
         raise PeerUnreachable(f"{place} aborted the association, or accepts none of the objects.")
     raise PeerUnreachable(f"{place} does not answer: nothing listens there, or a firewall is between.")
 

@@ -2,10 +2,12 @@
 
 from dicom_node.ledger.ledger import (
     AssociationRow,
+    Batch,
     DeliveryRow,
     EventRow,
     JobRow,
     Ledger,
+    StudyArrival,
     UnseenArrival,
     job_id,
 )
@@ -17,6 +19,7 @@ __all__ = [
     "TRANSITIONS",
     "Arrival",
     "AssociationRow",
+    "Batch",
     "DeliveryRow",
     "DeliveryState",
     "Ending",
@@ -24,6 +27,7 @@ __all__ = [
     "JobRow",
     "Ledger",
     "State",
+    "StudyArrival",
     "UnseenArrival",
     "job_id",
 ]

@@ -97,6 +97,32 @@ class UnseenArrival:
 
 
 @dataclass(frozen=True)
+class StudyArrival:
+    """One C-STORE of a study."""
+
+    series_uid: str
+    sop_instance_uid: str
+    association_id: int
+    at: float
+    kind: Arrival
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one association brought of one study and was not told to its jobs yet."""
+
+    study_uid: str
+    association: AssociationRow
+    last: float
+    arrival_ids: tuple[int, ...]
+    #: Instances by kind, those of synthetic series left out; and the latter.
+    new: int
+    same: int
+    other: int
+    synthetic: int
+
+
+@dataclass(frozen=True)
 class DeliveryRow:
     """One instance on its way to one destination."""
 
@@ -169,12 +195,21 @@ class Ledger:
             return int(row.inserted_primary_key[0])
 
     def close_association(self, association_id: int, ending: Ending) -> None:
-        """Record how an association ended; the first ending counts."""
+        """Record how an association ended (the first ending counts); its studies are to be judged now."""
+        a, i, j = schema.arrivals, schema.instances, schema.jobs
+        studies = (
+            select(i.c.study_uid)
+            .join(a, a.c.sop_instance_uid == i.c.sop_instance_uid)
+            .where(a.c.association_id == association_id)
+        )
         with self._write() as sql:
             sql.execute(
                 update(schema.associations)
                 .where(schema.associations.c.id == association_id, schema.associations.c.closed.is_(None))
                 .values(closed=time.time(), ending=ending)
+            )
+            sql.execute(
+                update(j).where(j.c.study_uid.in_(studies), j.c.state.in_(COLLECTING)).values(look_again=None)
             )
 
     def close_lost_associations(self) -> int:
@@ -276,6 +311,44 @@ class Ledger:
                 update(schema.arrivals).where(schema.arrivals.c.id.in_(list(arrival_ids))).values(seen=True)
             )
 
+    def untold_batches(self) -> list[Batch]:
+        """Return what arrived and is not summed up in a timeline, by association and study."""
+        a, i = schema.arrivals, schema.instances
+        with self._read() as sql:
+            rows = sql.execute(
+                select(a.c.id, a.c.association_id, a.c.at, a.c.kind, i.c.study_uid, i.c.header["synthetic"])
+                .join(i, i.c.sop_instance_uid == a.c.sop_instance_uid)
+                .where(a.c.told.is_(False), a.c.seen.is_(True), i.c.study_uid.is_not(None))
+                .order_by(a.c.id)
+            ).all()
+
+        def count(members: list[Any], kind: Arrival) -> int:
+            return sum(row.kind == kind and not row[5] for row in members)
+
+        groups: dict[tuple[int, str], list[Any]] = {}
+        for row in rows:
+            groups.setdefault((row.association_id, row.study_uid), []).append(row)
+        return [
+            Batch(
+                study_uid,
+                self.association(association_id),
+                max(row.at for row in members),
+                tuple(row.id for row in members),
+                new=count(members, Arrival.NEW),
+                same=count(members, Arrival.SAME),
+                other=count(members, Arrival.OTHER),
+                synthetic=sum(bool(row[5]) for row in members),
+            )
+            for (association_id, study_uid), members in groups.items()
+        ]
+
+    def mark_told(self, arrival_ids: Iterable[int]) -> None:
+        """Record that these arrivals are summed up."""
+        with self._write() as sql:
+            sql.execute(
+                update(schema.arrivals).where(schema.arrivals.c.id.in_(list(arrival_ids))).values(told=True)
+            )
+
     def header_of(self, sop_instance_uid: str) -> dict[str, Any] | None:
         """Return the stored header of an instance."""
         table = schema.instances
@@ -301,16 +374,16 @@ class Ledger:
             )
             return [(row.path, row.header) for row in rows]
 
-    def study_arrivals(self, study_uid: str) -> list[tuple[str, int, float]]:
-        """Return (series UID, association, time) of each C-STORE of this study."""
+    def study_arrivals(self, study_uid: str) -> list[StudyArrival]:
+        """Return each C-STORE of this study."""
         a, i = schema.arrivals, schema.instances
         with self._read() as sql:
             rows = sql.execute(
-                select(i.c.series_uid, a.c.association_id, a.c.at)
+                select(i.c.series_uid, i.c.sop_instance_uid, a.c.association_id, a.c.at, a.c.kind)
                 .join(i, i.c.sop_instance_uid == a.c.sop_instance_uid)
                 .where(i.c.study_uid == study_uid)
             )
-            return [(row.series_uid, row.association_id, row.at) for row in rows]
+            return [StudyArrival(**{**row._mapping, "kind": Arrival(row.kind)}) for row in rows]
 
     def associations_of(self, study_uid: str) -> dict[int, AssociationRow]:
         """Return the associations that brought instances of this study."""
@@ -596,7 +669,12 @@ class Ledger:
 def _arrive(sql: Connection, association_id: int, sop_instance_uid: str, now: float, kind: Arrival) -> None:
     sql.execute(
         insert(schema.arrivals).values(
-            association_id=association_id, sop_instance_uid=sop_instance_uid, at=now, kind=kind, seen=False
+            association_id=association_id,
+            sop_instance_uid=sop_instance_uid,
+            at=now,
+            kind=kind,
+            seen=False,
+            told=False,
         )
     )
 

@@ -61,8 +61,10 @@ arrivals = Table(
     Column("sop_instance_uid", ForeignKey("instances.sop_instance_uid"), nullable=False),
     Column("at", Float, nullable=False),
     Column("kind", String, nullable=False),  # Arrival
-    Column("seen", Boolean, nullable=False, default=False),  # by collect
+    Column("seen", Boolean, nullable=False, default=False),  # its header was read, its job knows
+    Column("told", Boolean, nullable=False, default=False),  # summed up in the jobs' timelines
     Index("arrivals_unseen", "seen"),
+    Index("arrivals_untold", "told"),
     Index("arrivals_by_instance", "sop_instance_uid"),
     Index("arrivals_by_association", "association_id"),
 )
