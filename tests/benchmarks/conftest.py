@@ -1,0 +1,9 @@
+"""Benchmarks print ratios of one run; they assert that the work was done, never how fast."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "pacs"), str(HERE.parents[1] / "deploy")]
