@@ -275,16 +275,10 @@ def _timeline(events: list[dict[str, Any]]) -> Iterable[Sequence[Any]]:
 @queue.command("explain")
 def queue_explain(job: JobId, as_json: AsJson = False) -> None:
     """Why these series and not those."""
-    row = _ledger(_settings()).job(job)
-    explanation = row.explanation or {
-        "rule": row.rule,
-        "decision": str(row.state),
-        "code": row.code,
-        "reason": row.reason,
-        "chosen": {},
-        "series": [],
-    }
-    _explain(explanation, as_json)
+    from dicom_node.overview import explain
+
+    ledger = _ledger(_settings())
+    _explain(explain(ledger, ledger.job(job)), as_json)
 
 
 def _explain(explanation: dict[str, Any], as_json: bool) -> None:

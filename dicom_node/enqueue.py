@@ -38,14 +38,15 @@ class Enqueuer:
         self._broker_down = False
 
     def work(self) -> float:
-        """Do what there is to do; return the seconds until there may be more."""
+        """Do what there is to do; return the seconds until there may be more, 0 if another step can go on."""
         jobs = self._ledger.jobs_in(State.COMPLETE, State.QUEUED, State.RUNNING)
         if not jobs:
             self._seen.clear()
             return _IDLE_S
+        handed_on = False
         for job in jobs:
             try:
-                self._advance(job)
+                handed_on |= self._advance(job)
             except IllegalTransition:
                 log.info("job %s: changed by hand meanwhile", job.id)
             except BrokerUnreachable as error:
@@ -57,21 +58,22 @@ class Enqueuer:
         if self._broker_down:
             log.info("Redis answers again")
             self._broker_down = False
-        return _EVERY_S
+        return 0.0 if handed_on else _EVERY_S
 
-    def _advance(self, job: JobRow) -> None:
+    def _advance(self, job: JobRow) -> bool:
+        """Take a job one step further; return whether its result is there for the next step."""
         if job.state == State.COMPLETE:
             self._enqueue(job)
-            return
+            return False
         if job.to_send:
             self._send(job)
             self._ledger.set(job, to_send=False)
             self._seen[job.id] = time.monotonic()
-            return
+            return False
         result = message.Result.read(self._spool.job(job.id))
         if result is not None:
             self._take_over(job, result)
-            return
+            return True
         heartbeat = self._broker.heartbeat(job.id)
         if heartbeat is not None:
             self._follow(job, heartbeat)
@@ -79,6 +81,7 @@ class Enqueuer:
             self._find_message(job)
         else:
             self._find_worker(job)
+        return False
 
     def _enqueue(self, job: JobRow) -> None:
         """Send the message, then say so: killed in between, the job is sent twice, which does no harm."""

@@ -6,7 +6,7 @@ Everything behind this module works on `Header`, never on files.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,13 @@ MULTIFRAME_MR = {ENHANCED_MR, LEGACY_ENHANCED_MR}
 #: At most this many pixels are looked at to count distinct values (a mask has two).
 _PIXELS_SAMPLED = 65536
 _MOST_DISTINCT = 256
+#: Siemens XA says in a private Image Type of each frame how it was corrected: group, creator, elements.
+_SIEMENS_GROUP, _SIEMENS_CREATOR, _SIEMENS_FRAME, _SIEMENS_IMAGE_TYPE = (
+    0x0021,
+    "SIEMENS MR SDI 02",
+    0xFE,
+    0x75,
+)
 
 
 class Unreadable(NodeError):
@@ -68,6 +75,7 @@ class Header:
     flip_deg: float | None = None
     echo_train: int | None = None
     b_value: float | None = None
+    angio: bool = False
     contrast_agent: str = ""
     contrast_given: bool = False
     #: ``YYYYMMDDHHMMSS.ffffff`` of the acquisition, as far as known.
@@ -156,6 +164,7 @@ def of_dataset(dataset: Dataset) -> Header:
         "flip_deg": _number(dataset, "FlipAngle"),
         "echo_train": _integer(dataset, "EchoTrainLength"),
         "b_value": _number(dataset, "DiffusionBValue"),
+        "angio": _text(dataset, "AngioFlag").upper() == "Y",
         "contrast_agent": _text(dataset, "ContrastBolusAgent"),
         "acquired": _acquired(dataset),
         "frame_of_reference": _text(dataset, "FrameOfReferenceUID"),
@@ -284,10 +293,20 @@ def _functional_groups(dataset: Dataset) -> dict[str, Any]:
     if orientations:
         exact = _numbers(item([*shared, *per_frame], "PlaneOrientationSequence"), "ImageOrientationPatient")
         found |= {"orientation": exact, "orientations": len(set(orientations))}
+    kinds = _texts(dataset, "ImageType")
+    found["image_type"] = (*kinds, *(kind for kind in _siemens_image_type(per_frame) if kind not in kinds))
     agents = dataset.get("ContrastBolusAgentSequence") or []
     usage = item(first, "ContrastBolusUsageSequence")
     found["contrast_given"] = bool(agents) and _text(usage, "ContrastBolusAgentAdministered").upper() != "NO"
     return {key: value for key, value in found.items() if value not in (None, (), "")}
+
+
+def _siemens_image_type(per_frame: Sequence[Dataset]) -> tuple[str, ...]:
+    try:
+        frame = per_frame[0].private_block(_SIEMENS_GROUP, _SIEMENS_CREATOR)[_SIEMENS_FRAME].value[0]
+        return tuple(frame.private_block(_SIEMENS_GROUP, _SIEMENS_CREATOR)[_SIEMENS_IMAGE_TYPE].value)
+    except (KeyError, IndexError, TypeError):
+        return ()
 
 
 def _anatomy(item: Dataset) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dicom_node import headers, send
 from dicom_node.broker import broker_in_use
-from dicom_node.choose import choose_pair, group
+from dicom_node.choose import choose_pair, classify, group
 from dicom_node.choose.pair import Situation
 from dicom_node.errors import NoSuchThing, PeerUnreachable
 from dicom_node.headers import Header
@@ -119,6 +119,31 @@ def details(settings: Settings, ledger: Ledger, job: JobRow) -> dict[str, Any]:
         "deliveries": deliveries,
         "folder": str(Spool(settings.node.spool).job(job.id)),
     }
+
+
+def explain(ledger: Ledger, job: JobRow) -> dict[str, Any]:
+    """Return why these series and not those, with the series that came after the decision."""
+    explanation = job.explanation or {
+        "rule": job.rule,
+        "decision": str(job.state),
+        "code": job.code,
+        "reason": job.reason,
+        "chosen": {},
+        "series": [],
+    }
+    known = {line["uid"] for line in explanation["series"]}
+    headers_here = (Header.from_json(values) for _, values in ledger.study_headers(job.study_uid))
+    late = [
+        {
+            "uid": series.uid,
+            "description": series.first.series_description,
+            "role": str(verdict.role),
+            "why": [*verdict.why, "came after the decision"],
+        }
+        for series in group(header for header in headers_here if header.series_uid not in known)
+        for verdict in [classify(series)]
+    ]
+    return {**explanation, "series": [*explanation["series"], *late]}
 
 
 def try_rules(

@@ -14,6 +14,8 @@ from dicom_node.choose.series import Series
 
 #: Fewer planes than this do not cover a brain.
 FEWEST_SLICES = 10
+#: A stack that is shorter than this shows a part of the head: sella, orbits, inner ears, hippocampi, mm.
+BRAIN_FROM_MM = 90.0
 #: Planes at most this far apart make a volume that can be looked at from any side, mm.
 ISOTROPIC_WITHIN_MM = 2.0
 #: A T1W that starts this much after another one may be post-contrast even if nothing says so.
@@ -200,6 +202,8 @@ def _decide(candidates: list[_Candidate], situation: Situation) -> _Answer:
 def _by_hand(candidates: list[_Candidate], by_hand: Mapping[str, str]) -> _Answer:
     known = {c.series.uid: c for c in candidates}
     titles = {}
+    if len(set(by_hand.values())) < len(by_hand):
+        return Decision.DECLINED, "SAME_SERIES", "One series cannot be both T1W and FLAIR.", {}, {}
     for role, uid in by_hand.items():
         if uid not in known:
             return (
@@ -210,6 +214,8 @@ def _by_hand(candidates: list[_Candidate], by_hand: Mapping[str, str]) -> _Answe
                 {},
             )
         flaw = known[uid].flaw
+        if known[uid].verdict.role in {Role.SYNTHETIC, Role.NOT_MR}:
+            flaw = "NO_ACQUIRED_MR", f"Series {known[uid].series.title}: {known[uid].verdict.why[0]}."
         if flaw:
             return Decision.DECLINED, flaw[0], flaw[1], {}, {}
         titles[role] = known[uid].series.title
@@ -359,10 +365,11 @@ def _best(candidates: list[_Candidate], partner: Series | None) -> tuple[_Candid
     return best, []
 
 
-def _rank(series: Series, partner: Series | None) -> tuple[float, float, float]:
+def _rank(series: Series, partner: Series | None) -> tuple[float, float, float, float]:
+    covers = series.extent_mm >= BRAIN_FROM_MM
     spacing = series.spacing_mm or 99.0
     fits = partner is None or series.plane == partner.plane or spacing <= ISOTROPIC_WITHIN_MM
-    return (0.0 if fits else 1.0, round(spacing, 1), series.voxel_mm3 or 99.0)
+    return (0.0 if covers else 1.0, 0.0 if fits else 1.0, round(spacing, 1), series.voxel_mm3 or 99.0)
 
 
 def _equal(one: Series, other: Series) -> bool:
@@ -379,8 +386,8 @@ def _equal(one: Series, other: Series) -> bool:
 
 def _same_acquisition(one: Series, other: Series) -> bool:
     """Whether two series are the same scan stored twice (as acquired, and corrected)."""
-    a, b = one.first, other.first
-    return bool(a.acquired) and a.acquired == b.acquired and a.image_type != b.image_type
+    begun = _acquired(one)
+    return begun is not None and begun == _acquired(other) and one.first.image_type != other.first.image_type
 
 
 #: Corrections after reconstruction, in Image Type, that make the better twin (Siemens).

@@ -62,8 +62,8 @@ def weighting(timing: Timing) -> tuple[Weighting, str] | None:
     # Fat nulled by a short inversion time.
     if _within(ti, 80, 260) and tr is not None and tr > 1200:
         return Weighting.STIR, f"{text}: fat is nulled by a short inversion time"
-    # T1 FLAIR: an inversion time as long as MPRAGE's, a short echo. It is T1W.
-    if _within(ti, 450, 1300) and te is not None and te <= 35 and tr is not None and tr <= 3600:
+    # T1 FLAIR and T1 IR-TSE: an inversion time as long as MPRAGE's, a short echo. It is T1W.
+    if _within(ti, 300, 1300) and te is not None and te <= 35 and tr is not None and tr <= 3600:
         kind = "inversion-prepared gradient echo" if te < 6 else "inversion-prepared spin echo (T1 FLAIR)"
         return Weighting.T1, f"{text}: {kind}, T1-weighted"
     if _within(ti, 200, 1400) and te is not None and te < 6:
@@ -71,7 +71,9 @@ def weighting(timing: Timing) -> tuple[Weighting, str] | None:
     if tr is None or te is None:
         return None
     if ti is None or ti < 80:
-        gradient = "GR" in sequences and "SE" not in sequences
+        gradient = ("GR" in sequences and "SE" not in sequences) or (
+            not sequences and tr > 60 and _within(timing.flip_deg, 1, 40)
+        )
         if (gradient or not sequences) and tr <= 60 and te < 8:
             return Weighting.T1, f"{text}: spoiled gradient echo with short TR and TE, T1-weighted"
         if gradient and te >= 12:
@@ -82,6 +84,8 @@ def weighting(timing: Timing) -> tuple[Weighting, str] | None:
             return Weighting.T1, f"{text}: inversion-prepared gradient echo without its TI, T1-weighted"
         if not gradient and 250 <= tr <= 1100 and te <= 40:
             return Weighting.T1, f"{text}: spin echo with short TR and TE, T1-weighted"
+        if "IR" in sequences and tr >= 6000 and te > 60:
+            return Weighting.FLAIR, f"{text}, an inversion without its TI: fluid is nulled, long echo"
         if tr >= 1500 and te >= 60:
             return Weighting.T2, f"{text}: long TR and TE without inversion, T2-weighted"
         if tr >= 1500 and te < 60 and not gradient:

@@ -76,7 +76,12 @@ _UNFIT_IMAGE_TYPES: dict[str, tuple[Role, str]] = {
     **dict.fromkeys(("SWI", "SWI_MAG", "MIP_SWI", "QSM"), (Role.OTHER, "susceptibility")),
     **dict.fromkeys(("P", "PHASE", "PHASE MAP", "PHASE_MAP", "PHASE IMAGE"), (Role.OTHER, "phase images")),
     **dict.fromkeys(("R", "REAL", "I", "IMAGINARY"), (Role.OTHER, "real or imaginary parts, not magnitude")),
-    **dict.fromkeys(("VELOCITY", "FLOW", "TOF", "MR ANGIO"), (Role.OTHER, "an angiogram")),
+    **dict.fromkeys(
+        ("VELOCITY", "VELOCITY MAP", "FLOW", "TOF", "MR ANGIO", "PCA", "M_PCA"), (Role.OTHER, "an angiogram")
+    ),
+    **dict.fromkeys(("F", "FAT", "FAT_FRACTION"), (Role.OTHER, "fat alone (Dixon)")),
+    **dict.fromkeys(("OP", "OPP_PHASE", "OUT_PHASE"), (Role.OTHER, "opposed phase (Dixon)")),
+    "UNI": (Role.OTHER, "a quotient of two inversions (MP2RAGE)"),
     "SYNTHETIC": (Role.SYNTHETIC, "synthetic images"),
 }
 
@@ -128,13 +133,15 @@ def _excluded(series: Series) -> Verdict | None:
         return Verdict(Role.DERIVED, ("not stored as MR images",))
     kinds = first.image_type
     for value in sorted(series.all_image_types()):
-        if value in _UNFIT_IMAGE_TYPES and (value not in {"R", "I", "P", "M"} or value in kinds[2:]):
+        if value in _UNFIT_IMAGE_TYPES and (value not in {"R", "I", "P", "F", "OP"} or value in kinds[2:]):
             role, what = _UNFIT_IMAGE_TYPES[value]
             return Verdict(role, (f"Image Type says {value}: {what}",))
     if "DERIVED" in kinds[:1] or "SECONDARY" in kinds[1:2]:
         return Verdict(Role.DERIVED, (f"Image Type says {'/'.join(kinds[:2])}: not an acquired image",))
     if first.complex_component in {"PHASE", "REAL", "IMAGINARY"}:
         return Verdict(Role.OTHER, (f"{first.complex_component.lower()} images, not magnitude",))
+    if first.angio:
+        return Verdict(Role.OTHER, ("Angio Flag is Y: an angiogram",))
     if first.body_part not in _BRAIN:
         part = words.mentions(words.tokens(first.body_part), words.ELSEWHERE)
         if part:
@@ -142,6 +149,8 @@ def _excluded(series: Series) -> Verdict | None:
     if series.looks_like_a_mask:
         return Verdict(Role.DERIVED, ("the pixels have no more than four values: a mask, not an image",))
     said = words.tokens(first.series_description)
+    if _is_mprage(series):
+        said = [word for word in said if word != "mpr"]  # Siemens: t1_mpr_ns_sag_p2_iso
     for table, role, what in (
         (words.LOCALIZER, Role.LOCALIZER, "a localizer"),
         (words.MADE, Role.DERIVED, "made from other images"),
@@ -152,6 +161,13 @@ def _excluded(series: Series) -> Verdict | None:
         if word:
             return Verdict(role, (f"the description says “{word}”: {what}",))
     return None
+
+
+def _is_mprage(series: Series) -> bool:
+    """Whether an acquired series has the timing of an inversion-prepared gradient echo."""
+    timing = _timing(series)
+    acquired = series.first.image_type[:2] == ("ORIGINAL", "PRIMARY")
+    return acquired and bool(timing.ti_ms) and (timing.te_ms or 99) < 6
 
 
 def _timing(series: Series) -> Timing:

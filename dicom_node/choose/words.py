@@ -9,19 +9,24 @@ import re
 #: Signs that belong to a token: "+C", "C+", "T2*".
 _TOKEN = re.compile(r"[^\W_]*[+*]?[^\W_]+[+*]?|\+", re.UNICODE)
 
-#: Before splitting: "w/o" and "C-" are words, "T1+C" are two, and so are "T1平扫".
+#: Before splitting: "w/o", "C-" and "s/" are words, "T1+C" are two. Chinese, Japanese and Korean glue what
+#: they say of contrast to other words: it is taken out of them, native first.
 _REWRITTEN = (
     (re.compile(r"\bw/o\b"), " wo "),
-    (re.compile(r"\bc-(?![^\W_])"), " native "),
+    (re.compile(r"\bw/c\b"), " +c "),
+    (re.compile(r"\bs/(?=\s*[^\W_])"), " sin "),
+    (re.compile(r"\b(?:c|iv)-(?![^\W_])"), " native "),
     (re.compile(r"dark[- _]fluid"), "darkfluid"),
     (re.compile(r"(?<=[^\W_])\+(?=[^\W_])"), " +"),
+    (re.compile("非造影|非增强|非増強|造影前|增强前|平扫|平掃|单纯|単純|비조영|조영 ?전"), " native "),
+    (re.compile("造影|增强|增強|増強|强化|조영"), " kontrast "),
     (re.compile(r"(?<=[a-z0-9+])(?=[\u3040-\u9fff\uac00-\ud7af])"), " "),
 )
 
 T1 = set(
     """
     t1 t1w t1wi wt1 st1 st1w t1c t1ce t1gd t1km t1+c t1+ t1post t1pre 3dt1 mprage mpr3d bravo fspgr
-    spgr tfe vibe thrive tfl memprage t1tfe irspgr
+    spgr tfe vibe thrive tfl memprage t1tfe irspgr geir т1 т1ви т1w
     """.split()
 )
 FLAIR = set(
@@ -31,48 +36,54 @@ FLAIR = set(
 )
 T2 = set(
     """
-    t2 t2w t2wi wt2 st2 st2w t2tse t2fse t2* t2star
+    t2 t2w t2wi wt2 st2 st2w t2tse t2fse t2* t2star т2 т2ви
     """.split()
 )
 
-#: An agent was given. English, German, French, Spanish, Italian, Portuguese, Dutch, Polish, Russian,
-#: Chinese, Japanese, Korean.
+#: An agent was given. English, German, French, Spanish, Italian, Portuguese, Dutch, Polish, Russian.
 CONTRAST = set(
     """
-    +c c+ +gd gd+ +gad +k k+ +km km+ +ce ce+ t1+c t1+ +contrast + gd gad gado gadolinium gadovist
-    gadavist dotarem magnevist prohance multihance post pós postgd postgad postcontrast postkm
-    postcon postc t1post contrast contraste contrasto contrastmiddel kontrast kontrastmittel km
-    kontrastem inj injected injection injecte injecté gdtpa dtpa civ mdc ce t1c t1ce t1gd t1km
-    ку контраст контрастом 增强 增強 造影 造影后 造影後 조영 조영증강 强化
-    enhanced enh nach après apres dopo después despues po после
+    +c c+ +gd gd+ +gad +k k+ +km km+ +ce ce+ +iv iv+ t1+c t1+ +contrast + gd gad gado gadolinium
+    gadolinio gadovist gadavist dotarem magnevist prohance multihance clariscan vueway elucirem post
+    pós pos postgd postgad postcontrast postkm postcon postc postinj postmdc postcontraste
+    poscontraste postcontrasto t1post contrast contraste contrasto contrastmiddel kontrast
+    kontrastem kontrastu kontrastmittel km inj injected injection injecte injectee injecté injectée
+    gdtpa dtpa civ mdc cmdc ce t1c t1ce t1gd t1km ку контраст контрастом контраста enhanced enh nach
+    apres après dopo después despues po после
     """.split()
 )
-#: None was given (alone, or before a word of CONTRAST).
+#: None was given.
 NATIVE = set(
     """
-    pre native nativ natif nativo nativa basal basale plain unenhanced noncontrast nonenhanced
-    precontrast pregd pregad prekm precon t1pre smdc nc 平扫 平掃 単純 비조영 ohne sans sin senza sem zonder
-    bez без without wo w/o no non o vor avant
+    pre pré native nativ natif nativo nativa basal basale blanco plain unenhanced noncontrast
+    nonenhanced precontrast precontraste precontrasto pregd pregad prekm precon t1pre smdc nc ohne
+    sans senza zonder bez без without vor avant до
     """.split()
 )
+#: None was given, if a word of CONTRAST follows.
+_NOT = set("no non not o wo sin sem".split())
+#: How many words a negation reaches: "sans injection de gado", "no i.v. contrast".
+_NEGATION_REACHES = 3
+_AND = set("and und et y e ed i en и &".split())
 #: "post" that does not speak of contrast.
 _POST_OTHER = set(
     """
-    fossa op operative surgery surgical rt radiation chemo treatment tx process
+    fossa op operative surgery surgical resection biopsy rt srs gk radiation chemo treatment tx
+    process processed
     """.split()
 )
 
 LOCALIZER = set(
     """
-    localizer localiser localizador loc locator scout survey 3plane 3pl topogram planning smartbrain
-    aahead aascout lokalizer repérage reperage 3plloc 定位
+    localizer localiser localizador loc locator scout survey 3plane 3pl topogram smartbrain aahead
+    aascout lokalizer repérage reperage 3plloc 定位
     """.split()
 )
 #: Made from other images.
 MADE = set(
     """
     mpr mip minip mnip sub subtraction subtracted subtr subtraktion reformat reformatted refmt
-    recon3d curved difference diff reg registered fused fusion roi mask maske seg segmentation label
+    recon3d curved difference reg registered fused fusion roi mask maske seg segmentation label
     labels labelmap contour overlay map maps t1map t2map mapit synthetic synth magic symri
     screensave snapshot report
     """.split()
@@ -84,7 +95,7 @@ OTHER = set(
     venobold susceptibility hemo t2* t2star medic merge qsm tof mra mrv angio angiography venography
     inhance pca trance twist tricks perf perfusion pwi dsc dce cbf cbv rcbv mtt ttp tmax asl pcasl
     pasl bold fmri rest resting epi spectro mrs csi press steam mp2rage inv1 inv2 uni psir dir stir
-    pd pdw ciss fiesta drive t1rho mtr mt phase pha calibration calib calib2 asset fieldmap b0map
+    pd pdw ciss fiesta drive t1rho mtr mt phase pha calibration calib calib2 fieldmap b0map
     b1map shim fatfrac inphase outphase
     """.split()
 )
@@ -110,18 +121,17 @@ def tokens(text: str) -> list[str]:
 def contrast_of(words: list[str]) -> bool | None:
     """Return whether the words say that contrast was given; None if they say neither, or both."""
     native, given = False, False
-    negated = False
+    negated = 0  # so many more words
     for position, word in enumerate(words):
-        following = words[position + 1] if position + 1 < len(words) else ""
-        if word == "post" and following in _POST_OTHER:
+        if word == "post" and words[position + 1 : position + 2] and words[position + 1] in _POST_OTHER:
             continue
-        if word in NATIVE:
-            negated = True
-            native = native or word not in {"no", "non", "o", "wo", "sin", "sem"} or following in CONTRAST
-        elif word in CONTRAST:
-            if not negated:
-                given = True
-            negated = False
+        if word in NATIVE or word in _NOT:
+            native = native or word in NATIVE
+            negated = _NEGATION_REACHES
+            continue
+        if word in CONTRAST:
+            native, given = native or negated > 0, given or negated == 0
+        negated = 0 if word in _AND else max(0, negated - 1)
     if native and given:
         return None
     return True if given else False if native else None
