@@ -196,11 +196,13 @@ def draw(t1w: Sequence[Path], flair: Sequence[Path], t1c: Sequence[Path], tumour
     """Write the montage T1W · FLAIR · segmentation · synthetic T1C."""
     import SimpleITK as sitk
 
-    from synthesis.montage import montage
+    from synthesis.montage import save_montage
+    from synthesis.pipeline import Pictures
     from synthesis.series import read_series
 
-    images = [read_series(paths).image for paths in (t1w, flair, t1c)]
-    montage(images[0], images[1], sitk.ReadImage(str(tumour)), images[2], out)
+    before, fluid, after = (read_series(paths).image for paths in (t1w, flair, t1c))
+    on_grid = sitk.Resample(fluid, before, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+    save_montage(Pictures(before, on_grid, sitk.ReadImage(str(tumour)), after), out)
 
 
 def run(given: Path | None, story: Story, processes: Processes) -> None:

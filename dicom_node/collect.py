@@ -25,7 +25,7 @@ from dicom_node.ledger import (
     State,
     UnseenArrival,
 )
-from dicom_node.settings import Rule, Settings
+from dicom_node.settings import NO_DESTINATION, Rule, Settings
 from dicom_node.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ class Collector:
         explanation = choice.to_json(job.rule)
         try:
             if choice.decision == Decision.COMPLETE:
-                self._complete(job, choice)
+                self._complete(job, choice, rule)
             elif choice.decision == Decision.DECLINED:
                 self._decline(job, choice.code, choice.reason, explanation=explanation)
             elif choice.decision == Decision.WAITING and job.state == State.RECEIVING:
@@ -253,11 +253,11 @@ class Collector:
             look_again = job.last_arrival + (quiet_s if not quiet else wait_s)
         return choice, max(look_again, now + _LOOK_EVERY_S)
 
-    def _complete(self, job: JobRow, choice: Choice) -> None:
+    def _complete(self, job: JobRow, choice: Choice, rule: Rule) -> None:
         inputs = self._inputs(job.study_uid, choice.chosen)
         now = time.time()
         seconds = {"receive": job.last_arrival - job.created, "decide": now - job.last_arrival}
-        self._ledger.move(
+        complete = self._ledger.move(
             job,
             State.COMPLETE,
             choice.reason,
@@ -269,6 +269,8 @@ class Collector:
             seconds={step: round(max(0.0, s), 3) for step, s in seconds.items()},
         )
         log.info("job %s: COMPLETE %.1f s after the last instance", job.id, now - job.last_arrival)
+        if not self._settings.destinations(rule, job.peer):
+            self._decline(complete, "NO_DESTINATION", NO_DESTINATION)
 
     def _decline(self, job: JobRow, code: str, reason: str, **values: Any) -> None:
         if job.state == State.RECEIVING:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dicom_node import send
 from dicom_node.errors import IllegalTransition, NoSuchThing, PeerRefuses, PeerUnreachable
 from dicom_node.ledger import DeliveryRow, DeliveryState, JobRow, Ledger, State
-from dicom_node.settings import Peer, Settings
+from dicom_node.settings import NO_DESTINATION, Peer, Settings
 from dicom_node.spool import Spool
 from synthesis import job as message
 
@@ -97,15 +97,9 @@ class Deliverer:
         if result is None:
             self._ledger.move(job, State.FAILED, "The result is no longer in the spool.", "RESULT_LOST")
             return []
-        destinations = destinations_of(self._settings, job)
+        destinations = self._settings.destinations(self._settings.rule_named(job.rule), job.peer)
         if not destinations:
-            self._ledger.move(
-                job,
-                State.FAILED,
-                "There is nobody to send the result to: give the rule a deliver_to, or the sender a [[peer]] "
-                "with receives = true; then: dicom-node queue retry JOB.",
-                "NO_DESTINATION",
-            )
+            self._ledger.move(job, State.FAILED, NO_DESTINATION, "NO_DESTINATION")
             return []
         folder = self._spool.job(job.id)
         objects = [
@@ -187,14 +181,6 @@ class Deliverer:
             current, f"{sentence} Attempt {count}; the next in {pause:.0f} s.", "DELIVERY_POSTPONED"
         )
         log.warning("job %s: delivery to %s postponed by %.0f s", job.id, destination, pause)
-
-
-def destinations_of(settings: Settings, job: JobRow) -> list[str]:
-    """Return the peers that get the result: those of the rule, else the sender if it receives."""
-    rule = settings.rule_named(job.rule)
-    if rule is not None and rule.deliver_to:
-        return list(rule.deliver_to)
-    return [peer.name for peer in settings.peer if peer.name == job.peer and peer.receives]
 
 
 def _said(peer: Peer, status: int) -> str:

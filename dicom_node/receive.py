@@ -158,10 +158,12 @@ class Receiver:
         association.kill()  # returns when the answer is on its way
 
     def _peer(self, calling: str, address: str) -> Peer | None:
-        """Return the peer that calls itself so and has this address."""
+        """Return the peer that calls itself so and has this address (any, where unknown callers may send)."""
         for peer in self._settings.peer:
-            if peer.sends and peer.ae_title.strip() == calling and address in self._addresses_of(peer.host):
-                return peer
+            if peer.sends and peer.ae_title.strip() == calling:
+                known = self._settings.node.accept_unknown_peers or address in self._addresses_of(peer.host)
+                if known:
+                    return peer
         return None
 
     def _addresses_of(self, host: str) -> set[str]:

@@ -104,6 +104,10 @@ class Rule(_Section):
     priority: int = Field(default=0, ge=0, le=9)
 
 
+NO_DESTINATION = (
+    "There is nobody to send the result to: give the rule a deliver_to, or the sender a [[peer]] "
+    "with receives = true; then: dicom-node queue retry JOB."
+)
 #: The keys of a rule that are compared with the study, as globs without regard to case.
 RULE_GLOBS = (
     "called_aet",
@@ -189,6 +193,12 @@ class Settings(_Section):
             ):
                 return rule
         return None
+
+    def destinations(self, rule: Rule | None, sender: str | None) -> list[str]:
+        """Return the peers that get the result: those of the rule, else the sender if it receives."""
+        if rule is not None and rule.deliver_to:
+            return list(rule.deliver_to)
+        return [peer.name for peer in self.peer if peer.name == sender and peer.receives]
 
     def called_ae_titles(self) -> set[str]:
         """Return the AE titles under which we answer: our own, and those that rules name in full."""

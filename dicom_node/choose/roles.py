@@ -114,6 +114,8 @@ def classify(series: Series) -> Verdict:
     found, why = _weighting(series)
     if found is None:
         return Verdict(Role.UNKNOWN, (*why, "neither timing nor description tells the contrast"))
+    if found == Weighting.FLAIR and any(header.contrast_given for header in series.headers):
+        why.append("acquired after contrast: it may differ from one before")
     if found != Weighting.T1:
         return Verdict(_ROLE_OF[found], tuple(why))
     given, reason = _contrast(series)

@@ -1,0 +1,1 @@
+"""Derived DICOM objects, built on highdicom."""

@@ -1,0 +1,48 @@
+"""How a volume becomes stored values: the T1W's own values, where they fit into 16 bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+#: A brain level of fewer counts than this would turn to steps; it is scaled up to `SCALED_LEVEL`.
+LEAST_LEVEL, SCALED_LEVEL = 20.0, 1000.0
+LARGEST_VALUE = 2**16 - 1
+
+Pixels = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Stored value = (value − offset) · factor; the T1W's own values where that is possible."""
+
+    offset: float
+    factor: float
+    bits_stored: int
+
+    def stored(self, values: npt.NDArray[np.float32]) -> Pixels:
+        """Return what is stored for these values."""
+        scaled = (values.astype(np.float64) - self.offset) * self.factor
+        return np.clip(np.rint(scaled), 0, 2**self.bits_stored - 1).astype(np.uint16)
+
+
+def scaling_of(
+    values: npt.NDArray[np.float32], level: float, bits_stored: int
+) -> tuple[Scaling, tuple[str, ...]]:
+    """Return how the volume is stored, and what differs from the T1W's values."""
+    offset = min(0.0, float(np.floor(values.min())))
+    factor = 1.0
+    if level < LEAST_LEVEL:
+        factor = SCALED_LEVEL / level
+    highest = float(values.max()) - offset
+    if highest * factor > LARGEST_VALUE:
+        factor = LARGEST_VALUE / highest
+    bits = 12 if bits_stored <= 12 and highest * factor < 2**12 - 0.5 else 16
+    said: tuple[str, ...] = ()
+    if factor != 1.0:
+        said += (f"The synthetic series stores {factor:.4g} times the T1W's values.",)
+    if offset:
+        said += (f"The synthetic series stores the T1W's values plus {-offset:.0f}: some are negative.",)
+    return Scaling(offset, factor, bits), said

@@ -1,0 +1,191 @@
+"""The whole way of one job: read, register, normalise, segment, synthesise, restore, derive."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import SimpleITK as sitk
+from pydicom import Dataset
+
+from synthesis.derive.mr import SyntheticMR, derive_t1c, refuse_synthetic
+from synthesis.derive.provenance import Maker
+from synthesis.errors import RefusedInput
+from synthesis.job import DerivedInstance
+from synthesis.preprocess import to_model_grid
+from synthesis.quality import measure, remarks, why_no_head
+from synthesis.register import register
+from synthesis.restore import restore, restore_map
+from synthesis.series import Series, read_series
+from synthesis.threads import limit_threads
+
+if TYPE_CHECKING:
+    from synthesis.models.load import LoadedModel
+
+#: Share of the whole that is done when a step begins (BRAINIX on two cores).
+STEPS = {
+    "read": 0.0,
+    "register": 0.1,
+    "normalise": 0.25,
+    "segment": 0.3,
+    "synthesise": 0.6,
+    "restore": 0.9,
+    "derive": 0.95,
+}
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The volumes of a job on the T1W's grid, float32."""
+
+    t1: sitk.Image
+    flair: sitk.Image
+    #: Probability of tumour, 0–1.
+    tumour: sitk.Image
+    t1c: sitk.Image
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a job wrote. Paths are relative to its folder."""
+
+    instances: tuple[DerivedInstance, ...]
+    #: Seconds of each step, in their order.
+    seconds: dict[str, float]
+    remarks: tuple[str, ...]
+    pictures: Pictures
+
+
+def run(
+    t1_paths: Sequence[Path], flair_paths: Sequence[Path], out: Path, model: LoadedModel, report: Report
+) -> Made:
+    """Make the synthetic T1C series of a pre-contrast T1W and a FLAIR.
+
+    Parameters
+    ----------
+    t1_paths, flair_paths
+        DICOM files of the two series, in any order.
+    out : Path
+        Folder for the instances; made when absent.
+    model : LoadedModel
+        The networks.
+    report
+        Is told each step and the share of the whole that is done, 0–1.
+
+    Raises
+    ------
+    RefusedInput
+        With a sentence that says why the input cannot be used.
+    """
+    limit_threads()
+    clock = _Clock(report)
+    with clock.step("read"):
+        t1, flair = read_series(t1_paths), read_series(flair_paths)
+        _refuse_unfit(t1, flair)
+        said = [*_quality_of("T1W", t1), *_quality_of("FLAIR", flair)]
+    with clock.step("register"):
+        same_frame = t1.frame_of_reference_uid == flair.frame_of_reference_uid != ""
+        placed = register(t1.image, flair.image, same_frame_of_reference=same_frame)
+        said.append(placed.sentence)
+    with clock.step("normalise"):
+        found = to_model_grid(t1.image, placed.flair_on_t1, model.size)
+    with clock.step("segment") as part:
+        tumour = model.segment(found, part)
+    with clock.step("synthesise") as part:
+        delta = model.synthesise(found, tumour, part)
+    with clock.step("restore"):
+        t1c = restore(delta, found.grid, t1.image, found.t1_level)
+        probability = restore_map(tumour, found.grid, t1.image)
+    with clock.step("derive"):
+        derived = derive_t1c(
+            t1,
+            flair,
+            placed.transform,
+            t1c,
+            found.t1_level,
+            Maker(model.name, model.version, model.digest),
+            made=datetime.datetime.now(),
+        )
+        said += derived.remarks
+        instances = _written(derived.instances, out)
+    report("derive", 1.0)
+    return Made(
+        instances=instances,
+        seconds=clock.seconds,
+        remarks=tuple(dict.fromkeys(said)),
+        pictures=Pictures(t1.image, placed.flair_on_t1, probability, t1c),
+    )
+
+
+@dataclass
+class _Clock:
+    """Times the steps, and tells where the job stands."""
+
+    report: Report
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Callable[[float], None]]:
+        """Time a step; yield what a step reports its own share to."""
+        begin = STEPS[name]
+        end = min((share for share in STEPS.values() if share > begin), default=1.0)
+        self.report(name, begin)
+        started = time.monotonic()
+        yield lambda share: self.report(name, begin + (end - begin) * share)
+        self.seconds[name] = time.monotonic() - started
+
+
+def _refuse_unfit(t1: Series, flair: Series) -> None:
+    refuse_synthetic(t1)
+    refuse_synthetic(flair)
+    if t1.series_instance_uid == flair.series_instance_uid:
+        raise RefusedInput("SAME_SERIES", "T1W and FLAIR are the same series.")
+    if _patient(t1.headers[0]) != _patient(flair.headers[0]):
+        raise RefusedInput("DIFFERENT_PATIENTS", "T1W and FLAIR belong to different patients.")
+
+
+def _patient(header: Dataset) -> str:
+    return str(header.get("PatientID") or "")
+
+
+def _quality_of(name: str, series: Series) -> tuple[str, ...]:
+    measured = measure(series.image)
+    reason = why_no_head(measured)
+    if reason:
+        raise RefusedInput("NOT_A_HEAD", f"{name}: {reason}")
+    return (*(f"{name}: {remark}" for remark in series.remarks), *remarks(name, measured))
+
+
+def _written(instances: Sequence[SyntheticMR], out: Path) -> tuple[DerivedInstance, ...]:
+    """Write each instance durably: temporary name, fsync, rename; then the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for instance in instances:
+        name = f"{instance.InstanceNumber:04d}.dcm"
+        partial = out / f".{name}"
+        with partial.open("wb") as file:
+            instance.save_as(file, enforce_file_format=True)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(out / name)
+        written.append(
+            DerivedInstance(
+                path=name,
+                sop_class_uid=str(instance.SOPClassUID),
+                sop_instance_uid=str(instance.SOPInstanceUID),
+                series_instance_uid=str(instance.SeriesInstanceUID),
+            )
+        )
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return tuple(written)

@@ -1,0 +1,296 @@
+"""A DICOM series as one volume in patient space: geometry, pixels, headers.
+
+Classic MR (one file a slice, in whatever order) and Enhanced MR (frames in whatever order) end as the same
+value. What cannot become a regular volume is refused with a sentence for the person at the scanner.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import SimpleITK as sitk
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
+
+from synthesis.enhanced import ENHANCED_CLASSES, frame_headers, is_enhanced
+from synthesis.errors import RefusedInput
+from synthesis.geometry import Plane, Stack, plane_of, stack_of
+
+FEWEST_SLICES = 5
+#: Terms for the transfer syntaxes that lose information, or may (JPEG 2000: then the header says so).
+LOSSY_METHODS: dict[UID, str] = {
+    pydicom.uid.JPEGBaseline8Bit: "ISO_10918_1",
+    pydicom.uid.JPEGExtended12Bit: "ISO_10918_1",
+    pydicom.uid.JPEGLSNearLossless: "ISO_14495_1",
+    pydicom.uid.JPEG2000: "ISO_15444_1",
+    pydicom.uid.HTJ2K: "ISO_15444_15",
+}
+ALWAYS_LOSSY = (pydicom.uid.JPEGBaseline8Bit, pydicom.uid.JPEGExtended12Bit, pydicom.uid.JPEGLSNearLossless)
+#: What decoders and damaged headers raise; each plugin has its own taste.
+DECODING_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    struct.error,
+)
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LossyCompression:
+    """How pixels lost information (PS3.3 C.7.6.1.1.5)."""
+
+    #: Size before over size after.
+    ratio: float
+    #: Defined term of Lossy Image Compression Method (0028,2114).
+    method: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """One MR series as a volume. Slices run along +normal = row direction × column direction (LPS)."""
+
+    #: float32, modality values (rescaled where the header says how); index (column, row, slice), LPS mm.
+    image: sitk.Image
+    #: One classic header per slice, without pixels, in the order of the slices; Enhanced frames flattened.
+    headers: tuple[Dataset, ...]
+    #: Frame number (from 1) of each slice in its Enhanced MR object; None for classic slices.
+    frames: tuple[int | None, ...]
+    #: Distance between slice centres, mm, measured from the positions.
+    spacing_mm: float
+    #: Bits that the scanner stored.
+    bits_stored: int
+    #: What an instance lost by compression; None when nothing was.
+    lossy: LossyCompression | None
+    #: What a reader should know, as sentences.
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """Return the Frame of Reference UID, empty when the scanner wrote none."""
+        return str(self.headers[0].get("FrameOfReferenceUID") or "")
+
+    @property
+    def series_instance_uid(self) -> str:
+        """Return the Series Instance UID."""
+        return str(self.headers[0].SeriesInstanceUID)
+
+
+@dataclass(frozen=True)
+class _Slice:
+    header: Dataset
+    frame: int | None
+    plane: Plane
+    values: FloatArray  # (rows, columns)
+
+
+def read_series(paths: Sequence[Path]) -> Series:
+    """Return the one MR series in these files.
+
+    Parameters
+    ----------
+    paths
+        Files of one series, in any order. An instance that is there twice counts once.
+
+    Raises
+    ------
+    RefusedInput
+        With one of the codes ``UNREADABLE_FILE``, ``NOT_MR``, ``MIXED_SERIES``, ``NO_PIXEL_DATA``,
+        ``UNREADABLE_PIXELS``, ``NO_POSITION``, ``BROKEN_FRAMES``, ``SEVERAL_STACKS``, ``SEVERAL_ECHOES``,
+        ``MIXED_GEOMETRY``, ``TOO_FEW_SLICES``, ``DUPLICATE_POSITIONS``, ``SLICE_MISSING``,
+        ``IRREGULAR_SPACING``, ``SHEARED_STACK``.
+    """
+    # Faulty values in foreign headers are no reason to stop or to warn: what is used is checked below.
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        objects = _distinct([_read_file(path) for path in paths])
+        _refuse_mixed(objects)
+        slices = [piece for dataset in objects for piece in _slices_of(dataset)]
+    if len(slices) < FEWEST_SLICES:
+        raise RefusedInput(
+            "TOO_FEW_SLICES",
+            f"The series has {len(slices)} {'slice' if len(slices) == 1 else 'slices'}; "
+            f"at least {FEWEST_SLICES} are needed to make a volume.",
+        )
+    stack = stack_of([piece.plane for piece in slices])
+    ordered = [slices[index] for index in stack.order]
+    values, remarks = _upright_values(ordered)
+    return Series(
+        image=_volume(values, stack),
+        headers=tuple(piece.header for piece in ordered),
+        frames=tuple(piece.frame for piece in ordered),
+        spacing_mm=stack.spacing_mm,
+        bits_stored=max(int(piece.header.BitsStored) for piece in ordered),
+        lossy=max(filter(None, map(_lossy, objects)), key=lambda lossy: lossy.ratio, default=None),
+        remarks=remarks,
+    )
+
+
+def _read_file(path: Path) -> Dataset:
+    try:
+        dataset = pydicom.dcmread(path)
+        dataset.decode()
+    except (InvalidDicomError, EOFError, LookupError, *DECODING_ERRORS) as error:
+        raise RefusedInput(
+            "UNREADABLE_FILE",
+            "A file of the series is damaged or no DICOM file; please send the series again.",
+        ) from error
+    if "SOPInstanceUID" not in dataset or "SOPClassUID" not in dataset:
+        raise RefusedInput("UNREADABLE_FILE", "A file of the series holds no DICOM image.")
+    return dataset
+
+
+def _distinct(datasets: list[Dataset]) -> list[Dataset]:
+    """Return each SOP instance once: a PACS may send one twice."""
+    return list({str(dataset.SOPInstanceUID): dataset for dataset in datasets}.values())
+
+
+def _refuse_mixed(datasets: list[Dataset]) -> None:
+    if not datasets:
+        raise RefusedInput("TOO_FEW_SLICES", "The series holds no image.")
+    for dataset in datasets:
+        if dataset.SOPClassUID not in (MRImageStorage, *ENHANCED_CLASSES):
+            name = UID(dataset.SOPClassUID).name
+            raise RefusedInput("NOT_MR", f"{_instance(dataset)} is no MR image ({name}).")
+    for keyword, what in (("SeriesInstanceUID", "series"), ("FrameOfReferenceUID", "frames of reference")):
+        found = {str(dataset.get(keyword) or "") for dataset in datasets}
+        if len(found) > 1:
+            raise RefusedInput("MIXED_SERIES", f"The files belong to {len(found)} {what}; one is expected.")
+
+
+def _slices_of(dataset: Dataset) -> list[_Slice]:
+    pixels = _pixels(dataset)
+    dataset = _without_pixels(dataset)
+    if is_enhanced(dataset):
+        headers = frame_headers(dataset)
+        _refuse_several_stacks(headers)
+        frames: list[int | None] = list(range(1, len(headers) + 1))
+        pixels = pixels.reshape(len(headers), *pixels.shape[-2:])
+    elif pixels.ndim == 2:
+        headers, frames, pixels = [dataset], [None], pixels[np.newaxis]
+    else:
+        raise RefusedInput(
+            "BROKEN_FRAMES", f"{_instance(dataset)} holds several frames without their places."
+        )
+    return [
+        _Slice(header, frame, plane_of(header, _instance(header, frame)), _rescaled(values, header))
+        for header, frame, values in zip(headers, frames, pixels, strict=True)
+    ]
+
+
+def _refuse_several_stacks(headers: list[Dataset]) -> None:
+    stacks = {str(header.get("StackID") or "") for header in headers}
+    if len(stacks) > 1:
+        raise RefusedInput(
+            "SEVERAL_STACKS", f"The Enhanced MR object holds {len(stacks)} stacks of slices; one is expected."
+        )
+    echoes = {str(header.get("EchoTime") or "") for header in headers}
+    if len(echoes) > 1:
+        raise RefusedInput(
+            "SEVERAL_ECHOES", f"The Enhanced MR object holds {len(echoes)} echoes; one is expected."
+        )
+
+
+def _pixels(dataset: Dataset) -> npt.NDArray[np.generic]:
+    if "PixelData" not in dataset:
+        raise RefusedInput(
+            "NO_PIXEL_DATA", f"{_instance(dataset)} holds no pixels; please send the series again."
+        )
+    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+        raise RefusedInput("NOT_MR", f"{_instance(dataset)} is a colour image, not an MR slice.")
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    try:
+        pixels: npt.NDArray[np.generic] = dataset.pixel_array
+    except DECODING_ERRORS as error:
+        raise RefusedInput(
+            "UNREADABLE_PIXELS",
+            f"The pixels of {_instance(dataset, start=False)} are cut short or damaged; "
+            "please send the series again.",
+        ) from error
+    expected = (int(dataset.Rows), int(dataset.Columns))
+    if pixels.shape[-2:] != expected or pixels.size != frames * expected[0] * expected[1]:
+        raise RefusedInput(
+            "UNREADABLE_PIXELS",
+            f"{_instance(dataset)} holds fewer pixels than its header says; please send the series again.",
+        )
+    return pixels
+
+
+def _without_pixels(dataset: Dataset) -> Dataset:
+    header = Dataset()
+    header.update({element.tag: element for element in dataset if element.tag.group < 0x7FE0})
+    header.file_meta = dataset.file_meta
+    return header
+
+
+def _rescaled(values: npt.NDArray[np.generic], header: Dataset) -> FloatArray:
+    """Return modality values, float32 (rows, columns)."""
+    slope = _number(header, "RescaleSlope", 1.0)
+    intercept = _number(header, "RescaleIntercept", 0.0)
+    if slope == 0.0 or not np.isfinite([slope, intercept]).all():
+        slope, intercept = 1.0, 0.0
+    return (values.astype(np.float64) * slope + intercept).astype(np.float32)
+
+
+def _number(header: Dataset, keyword: str, default: float) -> float:
+    try:
+        return float(header.get(keyword))
+    except (TypeError, ValueError):
+        return default
+
+
+def _upright_values(slices: list[_Slice]) -> tuple[FloatArray, tuple[str, ...]]:
+    """Return (slices, rows, columns) with high values bright, and what had to be done for that."""
+    values = np.stack([piece.values for piece in slices])
+    inverted = {str(piece.header.get("PhotometricInterpretation")) == "MONOCHROME1" for piece in slices}
+    if inverted == {True}:
+        return values.max() + values.min() - values, ("The series is stored as MONOCHROME1: inverted.",)
+    if len(inverted) > 1:
+        raise RefusedInput("MIXED_GEOMETRY", "Some slices of the series are stored inverted and others not.")
+    return values, ()
+
+
+def _volume(values: FloatArray, stack: Stack) -> sitk.Image:
+    image = sitk.GetImageFromArray(values)
+    row_mm, column_mm = stack.pixel_spacing_mm
+    image.SetSpacing((column_mm, row_mm, stack.spacing_mm))
+    image.SetOrigin(stack.origin_mm)
+    image.SetDirection(stack.direction)
+    return image
+
+
+def _lossy(dataset: Dataset) -> LossyCompression | None:
+    syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", "")))
+    if str(dataset.get("LossyImageCompression")) != "01" and syntax not in ALWAYS_LOSSY:
+        return None
+    stored = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) / 8
+    stored *= int(dataset.get("NumberOfFrames") or 1)
+    return LossyCompression(
+        ratio=_number(dataset, "LossyImageCompressionRatio", stored / max(1, len(dataset.PixelData))),
+        method=str(dataset.get("LossyImageCompressionMethod") or LOSSY_METHODS.get(syntax, "ISO_10918_1")),
+    )
+
+
+def _instance(header: Dataset, frame: int | None = None, *, start: bool = True) -> str:
+    """Return how people call this slice; never a UID."""
+    if frame is not None:
+        return f"{'Frame' if start else 'frame'} {frame}"
+    number = header.get("InstanceNumber")
+    return (
+        f"{'Instance' if start else 'instance'} {number if number not in (None, '') else '(without number)'}"
+    )

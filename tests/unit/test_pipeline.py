@@ -1,0 +1,227 @@
+"""A job from files to files: the whole way, with a stand-in for the networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from synthesis.__main__ import dicom_files, main
+from synthesis.errors import RefusedInput
+from synthesis.montage import axial, save_montage, shown_slices
+from synthesis.phantom import FLAIR, T1W, T1W_SAGITTAL, PhantomStudy, Scan, write_study
+from synthesis.pipeline import STEPS, Made, run
+from synthesis.series import read_series
+from synthesis.threads import given_threads
+
+Volume = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What the pipeline asks of a model, by arithmetic: bright on the FLAIR is tumour, tumour takes up."""
+
+    name: str = "arithmetic"
+    version: str = "1"
+    digest: str = "ef" * 32
+    size: int = 120
+
+    def segment(self, found: Any, report: Any) -> Volume:
+        report(0.5)
+        return np.clip((found.values[:, 1] - 1.15) * 6, 0, 1) * found.inside
+
+    def synthesise(self, found: Any, tumour: Volume, report: Any) -> Volume:
+        report(1.0)
+        return np.asarray(0.3 * tumour, dtype=np.float32)
+
+
+MODEL: Any = Arithmetic()
+
+
+def study(folder: Path, t1: Scan = T1W, **changes: Any) -> PhantomStudy:
+    scans = {"t1": replace(t1, matrix=96, pixel_mm=2.4), "flair": replace(FLAIR, matrix=96, pixel_mm=2.4)}
+    return write_study(folder, t2=None, localizer=False, **(scans | changes))
+
+
+def made(phantom: PhantomStudy, out: Path) -> Made:
+    return run(
+        phantom.series["t1"].paths, phantom.series["flair"].paths, out, MODEL, lambda step, share: None
+    )
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> PhantomStudy:
+    return study(tmp_path_factory.mktemp("phantom"))
+
+
+@pytest.fixture(scope="module")
+def result(phantom: PhantomStudy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Path]:
+    out = tmp_path_factory.mktemp("out")
+    return made(phantom, out), out
+
+
+def test_one_instance_per_t1w_instance_is_written(phantom: PhantomStudy, result: tuple[Made, Path]) -> None:
+    job, out = result
+    assert len(job.instances) == len(phantom.series["t1"].paths) == len(list(out.iterdir()))
+    for instance in job.instances:
+        dataset = pydicom.dcmread(out / instance.path)
+        assert dataset.SOPInstanceUID == instance.sop_instance_uid
+        assert dataset.SeriesInstanceUID == instance.series_instance_uid
+        assert dataset.SOPClassUID == instance.sop_class_uid
+        assert dataset.StudyInstanceUID == phantom.uid
+
+
+def test_the_series_is_the_t1w_plus_what_the_model_says(
+    phantom: PhantomStudy, result: tuple[Made, Path]
+) -> None:
+    job, out = result
+    t1, t1c = read_series(phantom.series["t1"].paths), read_series(sorted(out.iterdir()))
+    assert t1c.image.GetOrigin() == t1.image.GetOrigin()
+    before, after = (sitk.GetArrayFromImage(series.image) for series in (t1, t1c))
+    tumour = sitk.GetArrayFromImage(job.pictures.tumour)
+    np.testing.assert_array_equal(before[tumour < 1e-3], after[tumour < 1e-3])
+    assert (after - before)[tumour > 0.9].mean() > 20
+
+
+def test_a_second_run_makes_the_same_and_reports_its_steps(
+    phantom: PhantomStudy, result: tuple[Made, Path], tmp_path: Path
+) -> None:
+    heard: list[tuple[str, float]] = []
+    t1, flair = (phantom.series[role].paths for role in ("t1", "flair"))
+    again = run(t1[::-1], flair[::-1], tmp_path, MODEL, lambda step, share: heard.append((step, share)))
+    assert list(again.seconds) == list(STEPS)
+    assert list(dict.fromkeys(step for step, _ in heard)) == list(STEPS)
+    assert [share for _, share in heard] == sorted(share for _, share in heard)
+    assert heard[-1] == ("derive", 1.0)
+    job, out = result
+    assert again.instances == job.instances
+    for instance in job.instances:
+        one, other = (pydicom.dcmread(folder / instance.path) for folder in (out, tmp_path))
+        assert one.PixelData == other.PixelData
+
+
+def test_a_sagittal_t1w_with_an_axial_flair_keeps_its_place(tmp_path: Path) -> None:
+    sagittal = study(tmp_path / "in", T1W_SAGITTAL, order="interleaved")
+    job = made(sagittal, tmp_path / "out")
+    t1 = read_series(sagittal.series["t1"].paths)
+    t1c = read_series([tmp_path / "out" / instance.path for instance in job.instances])
+    for index in ((0, 0, 0), (80, 30, 11), (64, 95, 23)):
+        assert t1c.image.TransformIndexToPhysicalPoint(index) == t1.image.TransformIndexToPhysicalPoint(index)
+    before, after = (sitk.GetArrayFromImage(series.image) for series in (t1, t1c))
+    tumour = sitk.GetArrayFromImage(job.pictures.tumour)
+    np.testing.assert_array_equal(before[tumour < 1e-3], after[tumour < 1e-3])
+
+
+def test_remarks_hold_no_patient(phantom: PhantomStudy, result: tuple[Made, Path]) -> None:
+    text = "\n".join(result[0].remarks)
+    assert "FLAIR was aligned" in text
+    assert phantom.patient_id not in text
+    assert "2.25." not in text
+
+
+def test_the_same_series_twice_is_refused(phantom: PhantomStudy, tmp_path: Path) -> None:
+    paths = phantom.series["t1"].paths
+    with pytest.raises(RefusedInput) as refused:
+        run(paths, paths, tmp_path, MODEL, lambda step, share: None)
+    assert refused.value.code == "SAME_SERIES"
+
+
+def test_two_patients_are_refused(phantom: PhantomStudy, tmp_path: Path) -> None:
+    other = study(tmp_path / "other", seed=2)
+    with pytest.raises(RefusedInput) as refused:
+        run(
+            phantom.series["t1"].paths, other.series["flair"].paths, tmp_path, MODEL, lambda step, share: None
+        )
+    assert refused.value.code == "DIFFERENT_PATIENTS"
+
+
+def test_our_own_series_is_no_input(phantom: PhantomStudy, result: tuple[Made, Path], tmp_path: Path) -> None:
+    with pytest.raises(RefusedInput) as refused:
+        run(
+            sorted(result[1].iterdir()),
+            phantom.series["flair"].paths,
+            tmp_path,
+            MODEL,
+            lambda step, share: None,
+        )
+    assert refused.value.code == "SYNTHETIC_INPUT"
+
+
+def test_no_head_is_refused_by_name(shared_data: Path, tmp_path: Path) -> None:
+    phantom_scan = sorted((shared_data / "studies" / "siemens_prisma_xa30_classic_T1_phantom").iterdir())
+    flair = sorted((shared_data / "BRAINIX" / "FLAIR").iterdir())
+    patient = pydicom.dcmread(flair[0]).PatientID
+    copies = []
+    for path in phantom_scan:
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = patient
+        copies.append(tmp_path / path.name)
+        dataset.save_as(copies[-1])
+    with pytest.raises(RefusedInput, match=r"T1W: .*not a head") as refused:
+        run(copies, flair, tmp_path / "out", MODEL, lambda step, share: None)
+    assert refused.value.code == "NOT_A_HEAD"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_montage_is_a_picture_without_patient(result: tuple[Made, Path], tmp_path: Path) -> None:
+    file = tmp_path / "montage.png"
+    save_montage(result[0].pictures, file, rows=3)
+    data = file.read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert b"PHANTOM" not in data
+    assert b"RESEARCH ONLY" in data
+
+
+def test_the_montage_shows_the_tumour_and_axial_planes() -> None:
+    tumour = np.zeros((20, 4, 4), dtype=np.float32)
+    assert len(set(shown_slices(tumour, 4))) == 4
+    tumour[6:12] = 1.0
+    shown = shown_slices(tumour, 4)
+    assert shown == sorted(shown, reverse=True)
+    assert min(shown) >= 6
+    assert max(shown) <= 11
+    sagittal = sitk.Image([50, 60, 7], sitk.sitkFloat32)
+    sagittal.SetDirection((0, 0, -1, 1, 0, 0, 0, -1, 0))
+    sagittal.SetSpacing((1.6, 1.6, 8.0))
+    assert axial(sagittal).shape == (48, 100, 70)
+
+
+def test_threads_are_those_that_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert given_threads() == 1
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none"), str(tmp_path), str(tmp_path)]) == 2
+    assert "is no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["--nonsense"])
+    assert stopped.value.code == 2
+    (tmp_path / "text.txt").write_text("no DICOM")
+    assert dicom_files(tmp_path) == []
+    assert main([str(tmp_path), str(tmp_path), str(tmp_path / "out"), "--model", "none-of-ours"]) == 1
+    assert "Failed (MODEL_MISSING)" in capsys.readouterr().err
+
+
+def test_the_command_makes_a_series(
+    phantom: PhantomStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Arithmetic()
+    object.__setattr__(model, "device", "cpu")
+    monkeypatch.setattr("synthesis.models.load.load_model", lambda name, device: model)
+    t1, flair = (str(phantom.series[role].folder) for role in ("t1", "flair"))
+    montage = tmp_path / "montage.png"
+    assert main([t1, flair, str(tmp_path / "out"), "--montage", str(montage)]) == 0
+    said = capsys.readouterr().out
+    for step in STEPS:
+        assert step in said
+    assert "22 instances" in said
+    assert montage.is_file()
+    assert main([t1, t1, str(tmp_path / "out")]) == 1
+    assert "Declined (SAME_SERIES)" in capsys.readouterr().err

@@ -1,0 +1,176 @@
+"""The FLAIR goes where the T1W is, or the job is declined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import SimpleITK as sitk
+
+from synthesis.errors import RefusedInput
+from synthesis.phantom import FLAIR, T1W, Scan, write_study
+from synthesis.register import Registration, register, same_grid
+from synthesis.series import read_series
+
+Pair = tuple[sitk.Image, sitk.Image]
+
+
+@pytest.fixture(scope="module")
+def brainix(shared_data: Path) -> Pair:
+    t1, flair = (read_series(sorted((shared_data / "BRAINIX" / role).iterdir())) for role in ("T1", "FLAIR"))
+    return sitk.BinShrink(t1.image, [2, 2, 1]), flair.image
+
+
+@pytest.fixture(scope="module")
+def unmoved(brainix: Pair) -> Registration:
+    return register(*brainix, same_frame_of_reference=True)
+
+
+def phantom(folder: Path, flair: Scan = FLAIR) -> Pair:
+    small = {"matrix": 128, "pixel_mm": 1.8}
+    study = write_study(
+        folder, t1=replace(T1W, **small), flair=replace(flair, **small), t2=None, localizer=False
+    )
+    t1, moving = (read_series(study.series[role].paths).image for role in ("t1", "flair"))
+    return t1, moving
+
+
+def rigid(
+    shift_mm: tuple[float, ...], turn_deg: tuple[float, ...], centre: tuple[float, ...]
+) -> sitk.Euler3DTransform:
+    transform = sitk.Euler3DTransform()
+    transform.SetCenter(centre)
+    transform.SetTranslation(shift_mm)
+    transform.SetRotation(*np.radians(turn_deg).tolist())
+    return transform
+
+
+def displaced(image: sitk.Image, transform: sitk.Euler3DTransform) -> sitk.Image:
+    """Return the image lying elsewhere: voxels untouched, its place in space moved."""
+    turned = np.array(transform.GetMatrix()).reshape(3, 3) @ np.array(image.GetDirection()).reshape(3, 3)
+    moved = sitk.Image(image)
+    moved.SetOrigin(transform.TransformPoint(image.GetOrigin()))
+    moved.SetDirection(turned.ravel().tolist())
+    return moved
+
+
+def head_points(t1: sitk.Image) -> list[tuple[float, ...]]:
+    size = np.array(t1.GetSize()) - 1
+    return [
+        t1.TransformContinuousIndexToPhysicalPoint((np.array(share) * size).tolist())
+        for share in np.ndindex(4, 4, 4)
+        for share in [0.2 + 0.2 * np.array(share)]
+    ]
+
+
+def error_mm(found: Registration, truth: sitk.Transform, points: list[tuple[float, ...]]) -> float:
+    return float(
+        np.mean(
+            [
+                np.linalg.norm(np.subtract(found.transform.TransformPoint(p), truth.TransformPoint(p)))
+                for p in points
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("shift_mm", "turn_deg", "same_frame"),
+    [
+        ((-4.0, 6.0, 4.0), (-3.0, 3.0, 4.0), True),
+        ((25.0, -30.0, 20.0), (6.0, -5.0, 10.0), False),
+        ((-90.0, 70.0, 60.0), (2.0, 4.0, -3.0), False),
+    ],
+)
+def test_a_known_displacement_of_a_real_flair_is_found(
+    shift_mm: tuple[float, ...],
+    turn_deg: tuple[float, ...],
+    same_frame: bool,
+    brainix: Pair,
+    unmoved: Registration,
+) -> None:
+    t1, flair = brainix
+    points = head_points(t1)
+    centre = tuple(np.mean(points, axis=0).tolist())
+    displacement = rigid(shift_mm, turn_deg, centre)
+    found = register(t1, displaced(flair, displacement), same_frame_of_reference=same_frame)
+    truth = sitk.CompositeTransform([displacement, unmoved.transform])
+    assert error_mm(found, truth, points) < 0.5
+    assert found.flair_on_t1.GetSize() == t1.GetSize()
+
+
+def test_a_patient_who_moved_between_the_series_is_followed(tmp_path: Path) -> None:
+    moved = replace(FLAIR, moved_mm=(2.0, -3.0, 4.0), moved_deg=3.0)
+    t1, flair = phantom(tmp_path, moved)
+    found = register(t1, flair, same_frame_of_reference=True)
+    truth = sitk.Euler3DTransform()
+    truth.SetRotation(0.0, 0.0, np.radians(3.0))
+    truth.SetTranslation((2.0, -3.0, 4.0))
+    assert error_mm(found, truth, head_points(t1)) < 1.0
+    assert "scanner's coordinates" in found.sentence
+
+
+def test_a_patient_who_lay_still_is_hardly_moved(tmp_path: Path) -> None:
+    t1, flair = phantom(tmp_path, replace(FLAIR, moved_mm=(0.0, 0.0, 0.0), moved_deg=0.0))
+    found = register(t1, flair, same_frame_of_reference=True)
+    assert found.moved_mm < 0.5
+
+
+def test_the_same_grid_is_not_resampled(brainix: Pair) -> None:
+    t1, _ = brainix
+    found = register(t1, t1, same_frame_of_reference=True)
+    np.testing.assert_array_equal(values(found.flair_on_t1), values(t1))
+    assert "not resampled" in found.sentence
+
+
+def test_coordinates_that_do_not_fit_are_noticed(shared_data: Path) -> None:
+    folder = shared_data / "nifti" / "TCGA-FG-6692_native"
+    t1, flair = (sitk.ReadImage(str(folder / f"{name}.nii.gz"), sitk.sitkFloat32) for name in ("t1", "flair"))
+    found = register(t1, flair, same_frame_of_reference=True)
+    assert "do not fit" in found.sentence
+    assert 15 < found.moved_mm < 20
+    assert found.sharpness > 2
+
+
+def test_the_same_input_gives_the_same_transform(brainix: Pair, unmoved: Registration) -> None:
+    again = register(*brainix, same_frame_of_reference=True)
+    assert again.transform.GetParameters() == unmoved.transform.GetParameters()
+    np.testing.assert_array_equal(values(again.flair_on_t1), values(unmoved.flair_on_t1))
+
+
+def test_another_patients_flair_is_refused(brainix: Pair, shared_data: Path) -> None:
+    patient = sorted(path for path in (shared_data / "lgg").iterdir() if path.is_dir())[10]
+    other = read_series(sorted((patient / "flair").iterdir())).image
+    with pytest.raises(RefusedInput) as refused:
+        register(brainix[0], other, same_frame_of_reference=True)
+    assert refused.value.code == "REGISTRATION_FAILED"
+    assert "do not seem to show the same head" in refused.value.sentence
+
+
+def test_a_flair_of_another_region_is_refused(brainix: Pair) -> None:
+    t1, flair = brainix
+    lowest = flair[:, :, :6]
+    with pytest.raises(RefusedInput, match="field of view"):
+        register(t1, lowest, same_frame_of_reference=True)
+
+
+def test_where_the_flair_was_not_acquired_it_is_zero(brainix: Pair) -> None:
+    t1, flair = brainix
+    found = register(t1, flair[:, :, 6:], same_frame_of_reference=True)
+    shown = values(found.flair_on_t1).max(axis=(1, 2))
+    assert shown[0] == 0
+    assert shown[-2] > 0
+
+
+def test_grids_are_compared_by_where_their_corners_lie(brainix: Pair) -> None:
+    t1, flair = brainix
+    assert same_grid(t1, sitk.Image(t1))
+    assert not same_grid(t1, flair)
+    assert not same_grid(t1, displaced(t1, rigid((0.0, 0.0, 0.0), (0.2, 0.0, 0.0), (0.0, 0.0, 0.0))))
+
+
+def values(image: sitk.Image) -> npt.NDArray[np.float32]:
+    return sitk.GetArrayFromImage(image)
