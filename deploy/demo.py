@@ -176,7 +176,9 @@ def show_seconds(detail: Mapping[str, Any], story: Story) -> None:
 def show_series(paths: Sequence[Path], story: Story) -> None:
     """Print a table of what a viewer will show and a reader must know."""
     image = pydicom.dcmread(sorted(paths)[0], stop_before_pixels=True)
-    table = Table("attribute", "value", title="The synthetic series", title_justify="left")
+    table = Table(title="The synthetic series", title_justify="left")
+    table.add_column("attribute")
+    table.add_column("value", overflow="fold")
     for title, keyword in KEY_TAGS:
         value = image.get(keyword, "")
         table.add_row(

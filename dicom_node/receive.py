@@ -77,6 +77,8 @@ TRANSFER_SYNTAXES = [
 ]
 
 _ADDRESSES_VALID_S = 60.0
+#: After the end of a connection, the release that preceded it has been heard.
+_RELEASE_WITHIN_S = 1.0
 
 
 class Receiver:
@@ -119,8 +121,8 @@ class Receiver:
                 (evt.EVT_C_ECHO, lambda event: SUCCESS),
                 (evt.EVT_C_STORE, self._on_store),
                 (evt.EVT_RELEASED, self._on_released),
-                (evt.EVT_ABORTED, self._on_broken),
-                (evt.EVT_CONN_CLOSE, self._on_broken),
+                (evt.EVT_ABORTED, self._on_aborted),
+                (evt.EVT_CONN_CLOSE, self._on_closed),
             ],
             server_class=PromptServer,
         )
@@ -243,11 +245,18 @@ class Receiver:
     def _on_released(self, event: evt.Event) -> None:
         self._end(event.assoc, Ending.RELEASED)
 
-    def _on_broken(self, event: evt.Event) -> None:
-        self._end(event.assoc, Ending.ABORTED)  # does not count when it was released before
+    def _on_aborted(self, event: evt.Event) -> None:
+        self._end(event.assoc, Ending.ABORTED)
+
+    def _on_closed(self, event: evt.Event) -> None:
+        """The connection is gone; the release before it may still be on its way from another thread."""
+        timer = threading.Timer(_RELEASE_WITHIN_S, self._end, (event.assoc, Ending.ABORTED))
+        timer.daemon = True
+        timer.start()
 
     def _end(self, association: Association, ending: Ending) -> None:
-        association_id = self._associations.get(association)
+        with self._lock:
+            association_id = self._associations.pop(association, None)
         if association_id is not None:
             self._ledger.close_association(association_id, ending)
             self._changed()

@@ -116,19 +116,16 @@ def _redis_server() -> str:
 
 
 def _redis_command(server: str, port: int, folder: Path) -> list[str]:
-    loopback = ["--bind", "127.0.0.1", "--port", str(port)]
-    return [
-        server,
-        *loopback,
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--dir",
-        str(folder),
-        "--loglevel",
-        "warning",
-    ]
+    options = {
+        "bind": "127.0.0.1",
+        "port": port,
+        "save": "",
+        "appendonly": "no",
+        "dir": folder,
+        "loglevel": "warning",
+        "logfile": folder / "redis.log",
+    }
+    return [server, *(str(part) for key, value in options.items() for part in (f"--{key}", value))]
 
 
 def _wait_for(broker: Broker, seconds: float = 10.0) -> None:

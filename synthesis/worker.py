@@ -284,14 +284,16 @@ def main() -> int:
     app = make_app(place, worker)
     log.info("worker %s is ready", worker.name)
     arguments = [
+        "--quiet",
         "worker",
         "--pool=solo",
         "--concurrency=1",
-        f"--queues={message.QUEUE}",
-        "--loglevel=WARNING",
+        "--without-gossip",
+        "--without-mingle",
     ]
+    arguments += [f"--queues={message.QUEUE}", f"--hostname={worker.name}", "--loglevel=WARNING"]
     try:
-        app.worker_main([*arguments, "--without-gossip", "--without-mingle", f"--hostname={worker.name}"])
+        app.worker_main(arguments)
     finally:
         worker.signs.stop()
     return 0
