@@ -1,17 +1,24 @@
 """The ledger: what happened and what is next. All SQL of the node is in this package."""
 
-from dicom_node.ledger.ledger import (
+from dicom_node.ledger.arrivals import Arrivals
+from dicom_node.ledger.deliveries import Deliveries
+from dicom_node.ledger.jobs import Jobs
+from dicom_node.ledger.rows import (
     AssociationRow,
     Batch,
     DeliveryRow,
     EventRow,
     JobRow,
-    Ledger,
     StudyArrival,
     UnseenArrival,
     job_id,
 )
 from dicom_node.ledger.states import COLLECTING, RETRYABLE, TRANSITIONS, Arrival, DeliveryState, Ending, State
+
+
+class Ledger(Arrivals, Jobs, Deliveries):
+    """All queries of one installation's ledger."""
+
 
 __all__ = [
     "COLLECTING",

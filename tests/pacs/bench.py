@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from processes import HOST, answers, free_port
 from pynetdicom import AE
 
 T = TypeVar("T")
 
-HOST = "127.0.0.1"
 VERIFICATION = "1.2.840.10008.1.1"
 #: Debian installs servers where PATH may not look.
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
@@ -40,20 +39,6 @@ def tool(name: str) -> str:
             pytest.fail(sentence)
         pytest.skip(sentence)
     return path
-
-
-def free_port() -> int:
-    """Return a port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    """Say whether somebody listens."""
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex((HOST, port)) == 0
 
 
 def echo(port: int, called_aet: str, calling_aet: str = "ORTHANC") -> bool:

@@ -1,0 +1,98 @@
+"""Where each instance of a result stands on its way to each destination."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from sqlalchemy import delete, insert, select, update
+
+from dicom_node.ledger import schema
+from dicom_node.ledger.database import Database
+from dicom_node.ledger.rows import DeliveryRow, JobRow
+from dicom_node.ledger.states import DeliveryState
+
+
+class Deliveries(Database):
+    """Queries of deliver."""
+
+    def open_deliveries(
+        self, job: JobRow, destinations: Iterable[str], objects: Iterable[tuple[str, str, str]]
+    ) -> None:
+        """Make a row for each (path, SOP class, SOP instance) and destination; rows that exist stay."""
+        table = schema.deliveries
+        with self._write() as sql:
+            known = {
+                (row.destination, row.sop_instance_uid)
+                for row in sql.execute(
+                    select(table.c.destination, table.c.sop_instance_uid).where(table.c.job_id == job.id)
+                )
+            }
+            objects = list(objects)
+            rows = [
+                {
+                    "job_id": job.id,
+                    "destination": destination,
+                    "sop_instance_uid": instance,
+                    "sop_class_uid": sop_class,
+                    "path": path,
+                    "state": DeliveryState.PENDING,
+                }
+                for destination in destinations
+                for path, sop_class, instance in objects
+                if (destination, instance) not in known
+            ]
+            if rows:
+                sql.execute(insert(table), rows)
+
+    def deliveries(self, identity: str) -> list[DeliveryRow]:
+        """Return the deliveries of a job."""
+        table = schema.deliveries
+        with self._read() as sql:
+            rows = sql.execute(
+                select(table).where(table.c.job_id == identity).order_by(table.c.destination, table.c.path)
+            )
+            return [DeliveryRow(**{**row._mapping, "state": DeliveryState(row.state)}) for row in rows]
+
+    def set_delivery(self, row: DeliveryRow, state: DeliveryState, status: int | None) -> None:
+        """Record what a destination answered for one instance."""
+        table = schema.deliveries
+        with self._write() as sql:
+            sql.execute(
+                update(table)
+                .where(
+                    table.c.job_id == row.job_id,
+                    table.c.destination == row.destination,
+                    table.c.sop_instance_uid == row.sop_instance_uid,
+                )
+                .values(state=state, status=status, at=time.time())
+            )
+
+    def forget_deliveries(self, job: JobRow) -> None:
+        """Drop what is not stored yet, before a job is delivered again."""
+        table = schema.deliveries
+        with self._write() as sql:
+            sql.execute(delete(table).where(table.c.job_id == job.id, table.c.state != DeliveryState.STORED))
+            sql.execute(delete(schema.attempts).where(schema.attempts.c.job_id == job.id))
+
+    def attempt(self, identity: str, destination: str) -> tuple[int, float, str]:
+        """Return (attempts that did not do, earliest time of the next, why the last did not)."""
+        table = schema.attempts
+        with self._read() as sql:
+            row = sql.execute(
+                select(table.c.count, table.c.next_at, table.c.sentence).where(
+                    table.c.job_id == identity, table.c.destination == destination
+                )
+            ).one_or_none()
+            return (row[0], row[1], row[2]) if row else (0, 0.0, "")
+
+    def set_attempt(self, identity: str, destination: str, count: int, next_at: float, sentence: str) -> None:
+        """Record an attempt to deliver that did not do."""
+        table = schema.attempts
+        with self._write() as sql:
+            sql.execute(delete(table).where(table.c.job_id == identity, table.c.destination == destination))
+            sql.execute(
+                insert(table).values(
+                    job_id=identity, destination=destination, count=count, next_at=next_at, sentence=sentence
+                )
+            )
