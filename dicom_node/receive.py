@@ -99,7 +99,6 @@ class Receiver:
         self._ledger = ledger
         self._spool = spool
         self._changed = changed
-        self._called = settings.called_ae_titles()
         self._associations: WeakKeyDictionary[Association, int] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._addresses: dict[str, tuple[float, set[str]]] = {}
@@ -146,7 +145,7 @@ class Receiver:
         request = event.assoc.requestor.primitive
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         address = event.assoc.requestor.address
-        if called not in self._called:
+        if not self._settings.answers_to(called):
             log.warning("refused association from %s: nobody here is called %r", address, called)
             self._reject(event.assoc, _CALLED_AE_UNKNOWN)
         elif self._peer(calling, address) is None and not self._settings.node.accept_unknown_peers:

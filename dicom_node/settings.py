@@ -200,10 +200,10 @@ class Settings(_Section):
             return list(rule.deliver_to)
         return [peer.name for peer in self.peer if peer.name == sender and peer.receives]
 
-    def called_ae_titles(self) -> set[str]:
-        """Return the AE titles under which we answer: our own, and those that rules name in full."""
-        named = {rule.called_aet for rule in self.rule if not set(rule.called_aet) & set("*?[")}
-        return {self.node.ae_title} | named
+    def answers_to(self, called_aet: str) -> bool:
+        """Return whether we answer to this AE title: our own, or one that a rule asks for."""
+        asked_for = [rule.called_aet for rule in self.rule if rule.called_aet != "*"]
+        return called_aet == self.node.ae_title or any(fnmatchcase(called_aet, glob) for glob in asked_for)
 
 
 def find_file(given: Path | None) -> Path | None:
