@@ -18,7 +18,7 @@ from synthesis.derive.mr import SyntheticMR, derive_t1c, refuse_synthetic
 from synthesis.derive.provenance import Maker
 from synthesis.errors import RefusedInput
 from synthesis.job import DerivedInstance
-from synthesis.preprocess import to_model_grid
+from synthesis.preprocess import ModelInput, to_model_grid
 from synthesis.quality import measure, remarks, why_no_head
 from synthesis.register import register
 from synthesis.restore import restore, restore_map
@@ -89,13 +89,15 @@ def run(
     with clock.step("read"):
         t1, flair = read_series(t1_paths), read_series(flair_paths)
         _refuse_unfit(t1, flair)
-        said = [*_quality_of("T1W", t1), *_quality_of("FLAIR", flair)]
+        said = [model.caveat]
+        said += [*_quality_of("T1W", t1), *_quality_of("FLAIR", flair)]
     with clock.step("register"):
         same_frame = t1.frame_of_reference_uid == flair.frame_of_reference_uid != ""
         placed = register(t1.image, flair.image, same_frame_of_reference=same_frame)
         said.append(placed.sentence)
     with clock.step("normalise"):
         found = to_model_grid(t1.image, placed.flair_on_t1, model.size)
+        said += _left_out(found)
     with clock.step("segment") as part:
         tumour = model.segment(found, part)
     with clock.step("synthesise") as part:
@@ -110,7 +112,7 @@ def run(
             placed.transform,
             t1c,
             found.t1_level,
-            Maker(model.name, model.version, model.digest),
+            Maker(model.name, model.version, model.digest, model.caveat),
             made=datetime.datetime.now(),
         )
         said += derived.remarks
@@ -161,6 +163,18 @@ def _quality_of(name: str, series: Series) -> tuple[str, ...]:
     if reason:
         raise RefusedInput("NOT_A_HEAD", f"{name}: {reason}")
     return (*(f"{name}: {remark}" for remark in series.remarks), *remarks(name, measured))
+
+
+def _left_out(found: ModelInput) -> tuple[str, ...]:
+    """Return what to say of planes that show the head but could not be synthesised."""
+    shown = found.inside.any(axis=(1, 2))
+    missing = int((shown & ~found.usable).sum())
+    if not missing:
+        return ()
+    return (
+        f"The FLAIR shows too little of the head in {missing} of {int(shown.sum())} planes: "
+        "nothing was synthesised there, the result is the T1W.",
+    )
 
 
 def _written(instances: Sequence[SyntheticMR], out: Path) -> tuple[DerivedInstance, ...]:

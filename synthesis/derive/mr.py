@@ -136,7 +136,7 @@ class SyntheticMR(SOPClass):
     def _put_series(self, shared: _Shared) -> None:
         self.FrameOfReferenceUID = shared.frame_of_reference_uid
         self.BodyPartExamined = shared.body_part
-        self.ImageComments = IMAGE_COMMENTS
+        self.ImageComments = f"{IMAGE_COMMENTS} {shared.maker.caveat}".rstrip()
 
     def _put_provenance(self, shared: _Shared, sources: list[Dataset]) -> None:
         self.SyntheticData = "YES"

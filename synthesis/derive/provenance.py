@@ -31,6 +31,8 @@ class Maker:
     version: str
     #: SHA-256 of the weights, hexadecimal.
     digest: str
+    #: What a reader must know of this model, as a sentence; goes into every image.
+    caveat: str = ""
 
     @property
     def software_versions(self) -> tuple[str, str, str]:

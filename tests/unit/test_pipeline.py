@@ -31,6 +31,7 @@ class Arithmetic:
     version: str = "1"
     digest: str = "ef" * 32
     size: int = 120
+    caveat: str = "Arithmetic predicts nothing."
 
     def segment(self, found: Any, report: Any) -> Volume:
         report(0.5)
@@ -64,6 +65,16 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> PhantomStudy:
 def result(phantom: PhantomStudy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Path]:
     out = tmp_path_factory.mktemp("out")
     return made(phantom, out), out
+
+
+def test_what_a_reader_must_know_of_the_model_is_in_every_image_and_in_the_remarks(
+    result: tuple[Made, Path],
+) -> None:
+    job, out = result
+    comments = {pydicom.dcmread(out / one.path).ImageComments for one in job.instances}
+    assert len(comments) == 1
+    assert MODEL.caveat in comments.pop()
+    assert job.remarks[0] == MODEL.caveat
 
 
 def test_one_instance_per_t1w_instance_is_written(phantom: PhantomStudy, result: tuple[Made, Path]) -> None:
