@@ -49,21 +49,22 @@ server_is_there() {
 
 # ensure_servers: the real servers that tests/pacs runs against, from Debian's packages where that is permitted.
 ensure_servers() {
-    local name missing=""
+    local name missing="" log
     for name in $SERVERS; do
         server_is_there "$name" || missing="$missing $name"
     done
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         say "Installing Debian's packages:$missing"
+        log=$(mktemp)
         # No service is started: the tests start their own, on ports of their own.
         if ! {
             apt-get update -qq &&
                 RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
-        } >/tmp/dicom-node-apt.$$ 2>&1; then
-            tail -n 5 /tmp/dicom-node-apt.$$ >&2
+        } >"$log" 2>&1; then
+            tail -n 5 "$log" >&2
         fi
-        rm -f /tmp/dicom-node-apt.$$
+        rm -f "$log"
     fi
     for name in $SERVERS; do
         server_is_there "$name" || say "MISSING: $name. Its tests are skipped (under CI=true they fail)."

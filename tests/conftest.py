@@ -14,5 +14,7 @@ def shared_data() -> Path:
     named = os.environ.get("DICOM_NODE_TEST_DATA")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not (folder / "BRAINIX").is_dir():
-        pytest.skip(f"REAL STUDIES ARE MISSING: no {folder}; set DICOM_NODE_TEST_DATA", allow_module_level=True)
+        pytest.skip(
+            f"REAL STUDIES ARE MISSING: no {folder}; set DICOM_NODE_TEST_DATA", allow_module_level=True
+        )
     return folder
