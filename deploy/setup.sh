@@ -41,7 +41,7 @@ SERVERS="orthanc dcmtk dicom3tools dcm2niix redis-server"
 server_is_there() {
     case $1 in
     orthanc) [ -x /usr/sbin/Orthanc ] || command -v Orthanc ;;
-    dcmtk) command -v storescp && command -v storescu ;;
+    dcmtk) command -v dcmdump ;; # pynetdicom brings programs named storescp and storescu
     dicom3tools) command -v dciodvfy ;;
     *) command -v "$1" ;;
     esac >/dev/null 2>&1

@@ -23,8 +23,14 @@ from pynetdicom import AE
 T = TypeVar("T")
 
 VERIFICATION = "1.2.840.10008.1.1"
-#: Debian installs servers where PATH may not look.
-SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+#: Debian installs servers where PATH may not look; pynetdicom brings programs with the names of DCMTK's.
+SEARCH = os.pathsep.join(
+    [
+        *(part for part in os.environ.get("PATH", "").split(os.pathsep) if not part.startswith(sys.prefix)),
+        "/usr/sbin",
+        "/usr/local/sbin",
+    ]
+)
 #: What has ended well and what has ended badly; other states may still move.
 DONE = ("DELIVERED", "COMMITTED")
 ENDED = (*DONE, "DECLINED", "FAILED", "CANCELLED")
