@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: A step that failed is tried again after this many seconds.
 _AFTER_FAILURE_S = 2.0
+#: What wakes a step seldom comes alone (a series is many instances): this long it waits for the rest.
+_SETTLE_S = 0.05
 
 
 class _Loop:
@@ -61,7 +63,8 @@ class _Loop:
             if pause == 0.0:
                 self._changed()
                 continue
-            self._wake.wait(pause)
+            if self._wake.wait(pause):
+                self._stop.wait(_SETTLE_S)
             self._wake.clear()
 
 
@@ -73,15 +76,16 @@ class Node:
         self.spool = Spool(settings.node.spool, fsync=settings.node.fsync)
         self.ledger = Ledger(settings.node.ledger_url)
         self.broker = Broker(settings.broker.url)
-        self._receiver = Receiver(settings, self.ledger, self.spool, self._changed)
         self._deliverer = Deliverer(settings, self.ledger, self.spool, self._changed)
         collector = Collector(settings, self.ledger, self.spool)
         enqueuer = Enqueuer(settings, self.ledger, self.spool, self.broker)
+        collect = _Loop("collect", collector.work, self._changed)
         self._loops = [
-            _Loop("collect", collector.work, self._changed),
+            collect,
             _Loop("enqueue", enqueuer.work, self._changed),
             _Loop("deliver", self._deliverer.work, self._changed),
         ]
+        self._receiver = Receiver(settings, self.ledger, self.spool, collect.wake)
         self._monitor = Monitor(settings, self.ledger, self.spool, self.broker)
 
     def _changed(self) -> None:
