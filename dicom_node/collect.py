@@ -67,20 +67,23 @@ class Collector:
     def _take_in(self, arrived: list[UnseenArrival]) -> None:
         """Read the headers of what came, and let the jobs of each study know."""
         self._index(arrived)
-        newest: dict[tuple[str, int], float] = {}
+        last: dict[tuple[str, int], float] = {}
         first: dict[tuple[str, int], Header] = {}
+        grown: set[tuple[str, int]] = set()
         for arrival in arrived:
             stored = self._ledger.header_of(arrival.sop_instance_uid)
-            if stored is None or arrival.kind != Arrival.NEW:
+            if stored is None:
                 continue
             header = Header.from_json(stored)
             if header.synthetic:
                 continue  # no job is opened for what a network made
             key = (header.study_uid, arrival.association_id)
             first.setdefault(key, header)
-            newest[key] = arrival.at
-        for (study_uid, association_id), header in first.items():
-            self._attribute(study_uid, association_id, header, newest[study_uid, association_id])
+            last[key] = arrival.at
+            if arrival.kind == Arrival.NEW:
+                grown.add(key)
+        for key, header in first.items():
+            self._attribute(header, key[1], last[key], grown=key in grown)
         self._ledger.mark_seen(arrival.id for arrival in arrived)
 
     def _index(self, arrived: list[UnseenArrival]) -> None:
@@ -102,8 +105,9 @@ class Collector:
             }
         self._ledger.index_instances(found)
 
-    def _attribute(self, study_uid: str, association_id: int, header: Header, last: float) -> None:
-        """Tell the job of this study that instances came; make it when there is none."""
+    def _attribute(self, header: Header, association_id: int, last: float, *, grown: bool) -> None:
+        """Make the job of this study and rule when there is none; else tell it that the study has grown."""
+        study_uid = header.study_uid
         association = self._ledger.association(association_id)
         rule = self._rule(header, association)
         if rule is None:
@@ -115,9 +119,9 @@ class Collector:
                 study_uid, rule.name, 1, association.peer, last, f"Arriving, rule “{rule.name}”."
             )
             log.info("job %s: opened under rule %r (association %d)", job.id, rule.name, association_id)
-        elif job.state in COLLECTING:
+        elif grown and job.state in COLLECTING:
             self._ledger.touch(job, last)
-        elif job.state == State.DECLINED:
+        elif grown and job.state == State.DECLINED:
             self._ledger.move(
                 job,
                 State.RECEIVING,
