@@ -1,0 +1,162 @@
+"""Results on their way to peers that are away, that refuse, that are short of space, that are old."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from node_bench import Bench, Peer
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless
+from small_studies import pair
+
+from dicom_node.by_hand import retry
+from dicom_node.ledger import DeliveryState, State
+
+Start = Callable[..., Bench]
+StartPeer = Callable[..., Peer]
+
+
+@pytest.fixture
+def other_peer() -> Iterator[StartPeer]:
+    """Start a peer that answers as told."""
+    made: list[Peer] = []
+
+    def start(**habits: object) -> Peer:
+        made.append(Peer(**habits))  # type: ignore[arg-type]
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.stop()
+
+
+def test_a_peer_that_is_down_gets_it_when_it_is_up_again(bench: Start, peer: Peer) -> None:
+    flow = bench()
+    peer.stop()
+    flow.send(pair())
+    job = flow.wait(State.SYNTHESISED)
+    assert "does not answer" in flow.noted(job, "DELIVERY_POSTPONED")
+
+    peer.start()
+
+    flow.wait(State.DELIVERED)
+    assert len(peer.received) == 12
+
+
+def test_a_peer_that_is_short_of_space_gets_the_rest_later(bench: Start, other_peer: StartPeer) -> None:
+    full = other_peer(statuses=[0, 0, 0xA700, 0xA700])
+    flow = bench(peer_port=full.port)
+
+    flow.send(pair())
+
+    job = flow.wait(State.DELIVERED)
+    assert "answered status 0xA700" in flow.noted(job, "DELIVERY_POSTPONED")
+    assert len(full.received) == len({ds.SOPInstanceUID for ds in full.received}) == 12
+
+
+def test_a_peer_that_refuses_for_good_fails_the_job_with_its_status(
+    bench: Start, other_peer: StartPeer
+) -> None:
+    unwilling = other_peer(statuses=[0xC000] * 12)
+    flow = bench(peer_port=unwilling.port)
+
+    flow.send(pair())
+
+    job = flow.wait(State.FAILED, "DELIVERY_REFUSED")
+    assert "pacs does not take the result" in job.reason and "0xC000" in job.reason
+
+
+def test_a_refused_delivery_is_tried_again_without_computing_again(
+    bench: Start, other_peer: StartPeer
+) -> None:
+    unwilling = other_peer(statuses=[0] * 11 + [0xC000])
+    flow = bench(peer_port=unwilling.port)
+    flow.send(pair())
+    job = flow.wait(State.FAILED, "DELIVERY_REFUSED")
+
+    retry(flow.node.ledger, flow.node.spool, job)
+
+    flow.wait(State.DELIVERED)
+    assert len({ds.SOPInstanceUID for ds in unwilling.received}) == 12
+    assert flow.node.spool.starts(job.id) == 1
+
+
+def test_a_warning_of_the_peer_counts_as_stored(bench: Start, other_peer: StartPeer) -> None:
+    coercing = other_peer(statuses=[0xB000] * 12)
+    flow = bench(peer_port=coercing.port)
+
+    flow.send(pair())
+
+    job = flow.wait(State.DELIVERED)
+    assert {row.status for row in flow.node.ledger.deliveries(job.id)} == {0xB000}
+
+
+def test_a_peer_that_knows_only_implicit_vr_gets_implicit_vr(bench: Start, other_peer: StartPeer) -> None:
+    old = other_peer(syntaxes=[ImplicitVRLittleEndian])
+    flow = bench(peer_port=old.port)
+
+    flow.send(pair())
+
+    flow.wait(State.DELIVERED)
+    assert {ds.file_meta.TransferSyntaxUID for ds in old.received} == {ImplicitVRLittleEndian}
+    assert {ds.SyntheticData for ds in old.received} == {"YES"}
+
+
+@pytest.mark.parametrize("syntaxes", [[JPEG2000Lossless], []], ids=["no common syntax", "no MR at all"])
+def test_a_peer_that_takes_no_such_object_is_not_asked_for_days(
+    bench: Start, other_peer: StartPeer, syntaxes: list[str]
+) -> None:
+    flow = bench(peer_port=other_peer(syntaxes=syntaxes).port)
+
+    flow.send(pair())
+
+    assert "pacs" in flow.wait(State.FAILED, "DELIVERY_REFUSED").reason
+
+
+def test_one_peer_that_refuses_does_not_hold_the_other(
+    bench: Start, peer: Peer, other_peer: StartPeer
+) -> None:
+    unwilling = other_peer(statuses=[0xC000] * 12)
+    peers = [
+        {"name": name, "ae_title": "PACS", "host": "127.0.0.1", "port": port, "sends": name == "pacs"}
+        for name, port in (("pacs", peer.port), ("unwilling", unwilling.port))
+    ]
+    flow = bench(peer=peers, rule=[{"name": "r", "deliver_to": ["pacs", "unwilling"]}])
+
+    flow.send(pair())
+
+    job = flow.wait(State.FAILED, "DELIVERY_REFUSED")
+    rows = flow.node.ledger.deliveries(job.id)
+    assert {row.state for row in rows if row.destination == "pacs"} == {DeliveryState.STORED}
+    assert job.reason.startswith("unwilling does not take the result")
+
+
+def test_a_sender_that_does_not_receive_leaves_nobody_to_send_to(bench: Start) -> None:
+    scanner = {"name": "scanner", "ae_title": "PACS", "host": "127.0.0.1", "receives": False}
+    flow = bench(peer=[scanner])
+
+    flow.send(pair())
+
+    assert "nobody to send the result to" in flow.wait(State.DECLINED, "NO_DESTINATION").reason
+
+
+def test_an_unknown_sender_that_may_send_gets_no_answer_but_a_reason(bench: Start) -> None:
+    flow = bench(node={"accept_unknown_peers": True}, peer=[])
+
+    flow.send(pair(), calling="STRANGER")
+
+    flow.wait(State.DECLINED, "NO_DESTINATION")
+
+
+def test_a_destination_that_was_taken_out_of_the_settings_is_said(bench: Start, peer: Peer) -> None:
+    flow = bench()
+    peer.stop()
+    flow.send(pair())
+    job = flow.wait(State.SYNTHESISED)
+    flow.noted(job, "DELIVERY_POSTPONED")
+
+    flow.settings = flow.settings.model_copy(update={"peer": ()})
+    flow.restart()
+
+    assert "There is no [[peer]] named 'pacs'" in flow.wait(State.FAILED, "DELIVERY_REFUSED").reason

@@ -1,0 +1,385 @@
+"""From a study's series to the pair, or to the sentence that says why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scans import (
+    AXIAL,
+    CORONAL,
+    FLAIR_2D,
+    GADOLINIUM,
+    SAGITTAL,
+    T1_MPRAGE,
+    T1_SE,
+    T2_TSE,
+    at,
+    headers,
+    series,
+)
+
+from dicom_node.choose import Choice, Role, Series, choose_pair, group
+from dicom_node.choose.pair import Decision, Growth, Situation
+
+JUST_ARRIVED = Situation(quiet=False, expired=False)
+QUIET = Situation(quiet=True, expired=False)
+
+T1 = series("T1 tra", uid="1.1", series_number=2, acquired=at(0), **T1_SE)
+FLAIR = series("FLAIR tra", uid="1.2", series_number=3, acquired=at(4), **FLAIR_2D)
+T2 = series("T2 tra", uid="1.3", series_number=4, acquired=at(8), **T2_TSE)
+POST = series("T1 tra KM", uid="1.4", series_number=9, acquired=at(25), **T1_SE)
+MASK = series("FLAIR ROI", uid="1.5", series_number=10, distinct_values=2, **FLAIR_2D)
+
+
+def choose(*all_series: Series, situation: Situation = JUST_ARRIVED) -> Choice:
+    return choose_pair(list(all_series), situation)
+
+
+def roles(choice: Choice) -> dict[str, Role]:
+    return {line.uid: line.role for line in choice.series}
+
+
+def test_t1w_and_flair_are_a_pair() -> None:
+    choice = choose(T1, FLAIR)
+
+    assert (choice.decision, choice.code) == (Decision.COMPLETE, "PAIR")
+    assert choice.chosen == {"T1W": "1.1", "FLAIR": "1.2"}
+    assert choice.reason == "T1W is series 2 “T1 tra”, FLAIR is series 3 “FLAIR tra”."
+
+
+def test_t2_roi_and_survey_are_left_aside() -> None:
+    survey = series("Survey", uid="1.6", slices=9, **T1_SE)
+
+    choice = choose(T2, MASK, survey, T1, FLAIR)
+
+    assert choice.chosen == {"T1W": "1.1", "FLAIR": "1.2"}
+    assert roles(choice) == {
+        "1.1": Role.T1W,
+        "1.2": Role.FLAIR,
+        "1.3": Role.T2W,
+        "1.5": Role.DERIVED,
+        "1.6": Role.LOCALIZER,
+    }
+
+
+def test_every_series_has_a_line_that_says_why() -> None:
+    choice = choose(T1, FLAIR, T2, POST, MASK)
+
+    assert {line.uid for line in choice.series} == {"1.1", "1.2", "1.3", "1.4", "1.5"}
+    assert all(line.why and all(line.why) for line in choice.series)
+    assert [line.why[-1] for line in choice.series if line.uid in {"1.1", "1.2"}] == ["chosen", "chosen"]
+
+
+def test_the_explanation_has_the_shape_that_scripts_hold_on_to() -> None:
+    explanation = choose(T1, FLAIR).to_json("every study")
+
+    assert set(explanation) == {"rule", "decision", "code", "reason", "chosen", "series"}
+    assert explanation["chosen"] == {"T1W": "1.1", "FLAIR": "1.2"}
+    assert all(set(line) == {"uid", "description", "role", "why"} for line in explanation["series"])
+
+
+@given(st.permutations([T1, FLAIR, T2, POST, MASK]), st.randoms(use_true_random=False))
+def test_the_order_in_which_things_come_does_not_change_the_choice(order: list[Series], random: Any) -> None:
+    members = [header for one in order for header in one.headers]
+    random.shuffle(members)
+
+    choice = choose(*group(members))
+
+    assert choice.chosen == {"T1W": "1.1", "FLAIR": "1.2"}
+
+
+# --- what is missing -----------------------------------------------------------------------------
+
+
+def test_without_a_flair_it_waits_for_one() -> None:
+    choice = choose(T1, T2)
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "NO_FLAIR")
+    assert choice.reason.startswith("The study holds no FLAIR; seen: 2 “T1 tra” (T1W), 4 “T2 tra” (T2W)")
+
+
+def test_without_a_flair_it_is_declined_when_the_time_is_over() -> None:
+    assert choose(T1, T2, situation=Situation()).decision == Decision.DECLINED
+
+
+def test_without_a_t1w_it_waits_for_one() -> None:
+    assert choose(FLAIR, T2).code == "NO_T1W"
+
+
+def test_without_both_it_says_both() -> None:
+    choice = choose(T2)
+
+    assert choice.code == "NO_T1W_NO_FLAIR"
+    assert choice.reason.startswith("The study holds no pre-contrast T1W and no FLAIR")
+
+
+def test_while_instances_arrive_nothing_is_missing_yet() -> None:
+    choice = choose(T1, situation=replace(JUST_ARRIVED, arriving=True))
+
+    assert choice.decision == Decision.RECEIVING
+
+
+def test_a_series_that_grows_holds_the_study() -> None:
+    choice = choose(T1, FLAIR, situation=replace(JUST_ARRIVED, growth={"1.1": Growth.GROWING}))
+
+    assert choice.decision == Decision.RECEIVING
+
+
+def test_a_t2_that_still_grows_does_not_hold_the_pair() -> None:
+    choice = choose(
+        T1, FLAIR, T2, situation=replace(JUST_ARRIVED, arriving=True, growth={"1.3": Growth.GROWING})
+    )
+
+    assert choice.decision == Decision.COMPLETE
+
+
+def test_a_study_without_acquired_mr_is_declined_when_it_is_quiet() -> None:
+    ct = series("CT head", uid="1.7", modality="CT")
+
+    waiting, declined = choose(ct), choose(ct, situation=QUIET)
+
+    assert (waiting.decision, declined.decision) == (Decision.WAITING, Decision.DECLINED)
+    assert declined.code == "NO_ACQUIRED_MR"
+
+
+def test_unreadable_instances_are_mentioned_where_something_is_missing() -> None:
+    choice = choose(T1, situation=replace(JUST_ARRIVED, unreadable=2))
+
+    assert choice.reason.endswith("2 instances that came with this study could not be read.")
+
+
+def test_unreadable_instances_do_not_hold_a_pair() -> None:
+    assert choose(T1, FLAIR, situation=replace(JUST_ARRIVED, unreadable=1)).decision == Decision.COMPLETE
+
+
+# --- flaws ---------------------------------------------------------------------------------------
+
+
+def without(whole: Series, *numbers: int) -> Series:
+    return Series(whole.uid, tuple(h for h in whole.headers if h.instance_number not in numbers))
+
+
+def test_a_missing_slice_is_named() -> None:
+    choice = choose(without(T1, 7), FLAIR)
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "SLICE_MISSING")
+    assert "one slice is missing (instance number 7" in choice.reason
+
+
+def test_a_missing_slice_declines_when_the_time_is_over() -> None:
+    assert choose(without(T1, 7), FLAIR, situation=Situation()).decision == Decision.DECLINED
+
+
+def test_a_flawed_t1w_does_not_hold_a_whole_one() -> None:
+    whole = series("T1 sag", uid="1.8", cosines=SAGITTAL, slices=24, acquired=at(1), **T1_SE)
+
+    assert choose(without(T1, 7), whole, FLAIR).chosen["T1W"] == "1.8"
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "words"),
+    [
+        ({"slices": 6}, "TOO_FEW_SLICES", "has 6 slices; a brain needs 10"),
+        (
+            {"pixel_problem": "it holds no pixel data"},
+            "NO_PIXEL_DATA",
+            "holds no pixel data (20 such instances)",
+        ),
+        ({"pixel_problem": "its pixel data is cut short"}, "UNREADABLE_PIXELS", "cut short"),
+        ({"orientation": ()}, "MIXED_GEOMETRY", "differ in orientation or matrix"),
+    ],
+)
+def test_a_series_that_cannot_be_used_says_why(values: dict[str, Any], code: str, words: str) -> None:
+    choice = choose(series("T1 tra", uid="1.1", **T1_SE, **values), FLAIR)
+
+    assert choice.code == code
+    assert words in choice.reason
+
+
+def test_a_series_with_two_images_at_one_place_is_irregular() -> None:
+    dynamic = Series(
+        "1.1", (*T1.headers, *(replace(h, instance_number=h.instance_number + 50) for h in T1.headers))
+    )  # type: ignore[operator]
+
+    assert choose(dynamic, FLAIR).code == "IRREGULAR"
+
+
+# --- before or after contrast --------------------------------------------------------------------
+
+
+def test_a_post_contrast_t1_is_never_the_input() -> None:
+    choice = choose(T1, FLAIR, POST)
+
+    assert choice.chosen["T1W"] == "1.1"
+    assert "holds a real post-contrast T1 as well; it is not used" in choice.reason
+
+
+def test_a_rule_may_decline_a_study_with_a_real_post_contrast_t1() -> None:
+    choice = choose(T1, FLAIR, POST, situation=replace(JUST_ARRIVED, if_contrast_given="decline"))
+
+    assert (choice.decision, choice.code) == (Decision.DECLINED, "CONTRAST_GIVEN")
+
+
+def test_only_a_post_contrast_t1_waits_until_it_is_quiet_then_declines() -> None:
+    waiting, declined = choose(FLAIR, POST), choose(FLAIR, POST, situation=QUIET)
+
+    assert (waiting.decision, waiting.code) == (Decision.WAITING, "ONLY_POST_CONTRAST")
+    assert (declined.decision, declined.code) == (Decision.DECLINED, "ONLY_POST_CONTRAST")
+
+
+def test_an_unlabelled_t1w_acquired_after_a_post_contrast_t1_is_post_contrast() -> None:
+    later = series("T1 sag", uid="1.8", cosines=SAGITTAL, slices=24, acquired=at(30), **T1_SE)
+
+    choice = choose(FLAIR, POST, later)
+
+    assert roles(choice)["1.8"] == Role.T1C
+    assert choice.code == "ONLY_POST_CONTRAST"
+
+
+def test_an_unlabelled_t1w_acquired_before_the_post_contrast_t1_is_native() -> None:
+    assert roles(choose(T1, FLAIR, POST))["1.1"] == Role.T1W
+
+
+def test_a_second_t1w_long_after_the_first_is_not_trusted() -> None:
+    later = series("T1 tra", uid="1.8", acquired=at(20), **T1_SE)
+
+    choice = choose(T1, FLAIR, later)
+
+    assert choice.chosen["T1W"] == "1.1"
+    assert "began 20 min after another T1W: whether contrast was given between is not known" in next(
+        line.why for line in choice.series if line.uid == "1.8"
+    )
+
+
+def test_a_second_t1w_called_native_is_trusted_though_it_is_late() -> None:
+    later = series("T1 tra nativ", uid="1.8", acquired=at(20), **T1_SE)
+
+    assert choose(T1, FLAIR, later).code == "TWO_T1W"
+
+
+def test_an_agent_on_a_native_series_is_unclear_and_said_so() -> None:
+    both = series("T1 nativ", uid="1.1", **T1_SE, **GADOLINIUM)
+
+    choice = choose(both, FLAIR)
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "CONTRAST_UNCLEAR")
+    assert "the header names a contrast agent, the description says that none was given" in choice.reason
+
+
+# --- several candidates --------------------------------------------------------------------------
+
+
+def test_two_equal_t1w_ask_a_person() -> None:
+    twin = series("T1 tra", uid="1.8", series_number=5, acquired=at(5), **T1_SE)
+
+    choice = choose(T1, twin, FLAIR)
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "TWO_T1W")
+    assert "2 “T1 tra” and 5 “T1 tra”" in choice.reason and "queue retry" in choice.reason
+
+
+def test_two_equal_t1w_are_declined_when_nobody_said() -> None:
+    twin = series("T1 tra", uid="1.8", acquired=at(5), **T1_SE)
+
+    assert choose(T1, twin, FLAIR, situation=Situation()).decision == Decision.DECLINED
+
+
+def test_two_equal_flair_ask_a_person() -> None:
+    twin = series("FLAIR tra", uid="1.8", acquired=at(5), **FLAIR_2D)
+
+    assert choose(T1, twin, FLAIR).code == "TWO_FLAIR"
+
+
+def test_of_sagittal_and_axial_the_one_in_the_flairs_plane_is_taken() -> None:
+    sagittal = series(
+        "T1 sag", uid="1.8", cosines=SAGITTAL, slices=24, spacing_mm=5.5, acquired=at(1), **T1_SE
+    )
+
+    assert choose(sagittal, T1, FLAIR).chosen["T1W"] == "1.1"
+
+
+def test_an_isotropic_volume_is_taken_whatever_its_plane() -> None:
+    volume = series(
+        "t1_mprage_sag", uid="1.8", cosines=SAGITTAL, slices=176, spacing_mm=1.0, acquired=at(1), **T1_MPRAGE
+    )
+
+    assert choose(volume, T1, FLAIR).chosen["T1W"] == "1.8"
+
+
+def test_a_thin_slab_of_the_sella_does_not_beat_the_whole_brain() -> None:
+    sella = series(
+        "T1 cor sella", uid="1.8", cosines=CORONAL, slices=14, spacing_mm=2.0, acquired=at(1), **T1_SE
+    )
+
+    assert choose(sella, T1, FLAIR).chosen["T1W"] == "1.1"
+
+
+def test_a_thin_slab_of_the_hippocampi_does_not_beat_the_whole_flair() -> None:
+    slab = series("FLAIR cor", uid="1.8", cosines=CORONAL, slices=25, spacing_mm=3.0, **FLAIR_2D)
+
+    assert choose(T1, slab, FLAIR).chosen["FLAIR"] == "1.2"
+
+
+def test_of_one_scan_stored_twice_the_corrected_one_is_taken() -> None:
+    raw = series(
+        "t1_mprage", uid="1.8", acquired=at(1), image_type=("ORIGINAL", "PRIMARY", "M", "ND"), **T1_MPRAGE
+    )
+    corrected = series(
+        "t1_mprage", uid="1.9", acquired=at(1), image_type=("ORIGINAL", "PRIMARY", "M", "DIS2D"), **T1_MPRAGE
+    )
+
+    choice = choose(raw, corrected, FLAIR)
+
+    assert (choice.decision, choice.chosen.get("T1W")) == (Decision.COMPLETE, "1.9")
+
+
+def test_twins_are_known_though_their_slices_came_in_another_order() -> None:
+    def scan(uid: str, kind: str) -> list[Any]:
+        members = headers("T1 fl2d", uid=uid, image_type=("ORIGINAL", "PRIMARY", "M", kind), **T1_SE)
+        return [replace(header, acquired=at(k / 10)) for k, header in enumerate(members)]
+
+    raw, corrected = scan("1.8", "ND"), scan("1.9", "DIS2D")
+
+    choice = choose(Series("1.8", tuple(raw)), Series("1.9", tuple(reversed(corrected))), FLAIR)
+
+    assert choice.chosen.get("T1W") == "1.9"
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+def by_hand(t1w: str, flair: str) -> Situation:
+    return Situation(by_hand={"T1W": t1w, "FLAIR": flair})
+
+
+def test_a_person_overrules_the_choice() -> None:
+    choice = choose(T1, FLAIR, POST, situation=by_hand("1.4", "1.2"))
+
+    assert (choice.decision, choice.code) == (Decision.COMPLETE, "BY_HAND")
+    assert choice.chosen == {"T1W": "1.4", "FLAIR": "1.2"}
+
+
+@pytest.mark.parametrize(
+    ("t1w", "flair", "code"),
+    [("9.9", "1.2", "NO_SUCH_SERIES"), ("1.1", "1.1", "SAME_SERIES"), ("1.7", "1.2", "NO_ACQUIRED_MR")],
+)
+def test_a_person_cannot_choose_what_cannot_be_used(t1w: str, flair: str, code: str) -> None:
+    ours = series("SYNTH T1C", uid="1.7", synthetic=True, **T1_SE)
+
+    choice = choose(T1, FLAIR, ours, situation=by_hand(t1w, flair))
+
+    assert (choice.decision, choice.code) == (Decision.DECLINED, code)
+
+
+def test_a_person_cannot_choose_a_series_with_a_missing_slice() -> None:
+    assert choose(without(T1, 7), FLAIR, situation=by_hand("1.1", "1.2")).code == "SLICE_MISSING"
+
+
+def test_our_own_output_is_never_an_input() -> None:
+    ours = series("SYNTH T1C (AI, no Gd)", uid="1.7", synthetic=True, cosines=AXIAL, **T1_SE)
+
+    assert choose(ours, FLAIR).chosen == {}
