@@ -38,9 +38,11 @@ def retry(
             f"dicom-node queue retry {job.id} --t1 SERIES --flair SERIES "
             f"(the series are listed by: dicom-node queue explain {job.id})."
         )
-    if job.code not in _DELIVERY_CODES or values:
+    if job.code in _DELIVERY_CODES and not values:
+        ledger.reopen_deliveries(job)
+    else:
         spool.reset_job(job.id)
-    ledger.forget_deliveries(job)
+        ledger.forget_deliveries(job)
     return ledger.move(
         job,
         State.QUEUED,

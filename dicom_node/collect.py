@@ -250,10 +250,8 @@ class Collector:
                 if_contrast_given=rule.if_contrast_given,
             ),
         )
-        if choice.decision == Decision.RECEIVING:
-            ends = job.last_arrival + quiet_s
-            look_again = max(now + _LOOK_EVERY_S, min(ends, now + _LOOK_EVERY_S * 4))
-        else:
+        look_again = now
+        if choice.decision != Decision.RECEIVING:
             look_again = job.last_arrival + (quiet_s if not quiet else wait_s)
         return choice, max(look_again, now + _LOOK_EVERY_S)
 

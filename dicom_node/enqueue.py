@@ -22,7 +22,8 @@ _MESSAGE_LOST_AFTER_S = 5.0
 #: A RUNNING job without heartbeat for this long (while Redis answers) has lost its worker.
 _WORKER_LOST_AFTER_S = message.HEARTBEAT_TTL_S + 5.0
 _EVERY_S = 0.3
-_IDLE_S = 60.0
+#: `queue retry` is another process: nobody wakes us.
+_IDLE_S = 2.0
 
 
 class Enqueuer:

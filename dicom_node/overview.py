@@ -12,7 +12,7 @@ from dicom_node import headers, send
 from dicom_node.broker import broker_in_use
 from dicom_node.choose import choose_pair, classify, group
 from dicom_node.choose.pair import Situation
-from dicom_node.errors import NoSuchThing, PeerUnreachable
+from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
 from dicom_node.headers import Header
 from dicom_node.ledger import DeliveryState, JobRow, Ledger
 from dicom_node.monitor import Check, checks, job_as_json
@@ -79,7 +79,7 @@ def echo_all(settings: Settings, peers: Iterable[Peer]) -> list[Check]:
         try:
             seconds = send.echo(settings.node.ae_title, peer)
             found.append(Check(f"peer {peer.name}", True, f"answers C-ECHO in {seconds * 1000:.0f} ms"))
-        except PeerUnreachable as error:
+        except (PeerRefuses, PeerUnreachable) as error:
             found.append(Check(f"peer {peer.name}", False, error.sentence))
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,13 @@ def store(
 
 
 def _as_implicit(path: Path) -> Any:
+    """Return the data set of a file, encoded anew: pynetdicom sends only what was read as what it says."""
     dataset = dcmread(path)
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    return dataset
+    encoded = BytesIO()
+    dataset.save_as(encoded, enforce_file_format=True)
+    encoded.seek(0)
+    return dcmread(encoded)
 
 
 def _associate(calling_aet: str, peer: Peer, contexts: Iterable[Any]) -> Any:
@@ -160,8 +165,13 @@ def _associate(calling_aet: str, peer: Peer, contexts: Iterable[Any]) -> Any:
         answer = association.acceptor.primitive
         why = answer.reason_str if answer is not None else "no reason given"
         raise PeerUnreachable(f"{place} rejects our association as {calling_aet}: {why}.")
+    if association.rejected_contexts:
+        objects = ", ".join(
+            sorted({str(context.abstract_syntax) for context in association.rejected_contexts})
+        )
+        raise PeerRefuses(f"{place} accepts no presentation context for any object (SOP class {objects}).")
     if opened:
-        raise PeerUnreachable(f"{place} aborted the association, or accepts none of the objects.")
+        raise PeerUnreachable(f"{place} aborted the association.")
     raise PeerUnreachable(f"{place} does not answer: nothing listens there, or a firewall is between.")
 
 

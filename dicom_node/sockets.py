@@ -7,6 +7,7 @@ call."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,11 @@ class PromptSocket(socket.socket):
         sent = super().send(*arguments)
         self._acknowledge_at_once()
         return sent
+
+    def shutdown(self, how: int) -> None:
+        """End the connection, if there is one: pynetdicom closes only what it could shut down."""
+        with contextlib.suppress(OSError):
+            super().shutdown(how)
 
 
 class PromptServer(ThreadedAssociationServer):  # type: ignore[misc]

@@ -69,10 +69,21 @@ class Deliveries(Database):
             )
 
     def forget_deliveries(self, job: JobRow) -> None:
-        """Drop what is not stored yet, before a job is delivered again."""
+        """Drop the deliveries of a job that is computed again."""
         table = schema.deliveries
         with self._write() as sql:
-            sql.execute(delete(table).where(table.c.job_id == job.id, table.c.state != DeliveryState.STORED))
+            sql.execute(delete(table).where(table.c.job_id == job.id))
+            sql.execute(delete(schema.attempts).where(schema.attempts.c.job_id == job.id))
+
+    def reopen_deliveries(self, job: JobRow) -> None:
+        """Try again what no destination has stored yet."""
+        table = schema.deliveries
+        with self._write() as sql:
+            sql.execute(
+                update(table)
+                .where(table.c.job_id == job.id, table.c.state != DeliveryState.STORED)
+                .values(state=DeliveryState.PENDING)
+            )
             sql.execute(delete(schema.attempts).where(schema.attempts.c.job_id == job.id))
 
     def attempt(self, identity: str, destination: str) -> tuple[int, float, str]:

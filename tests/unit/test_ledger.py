@@ -298,6 +298,19 @@ def test_a_delivery_that_is_forgotten_can_be_opened_again(ledger: Ledger) -> Non
     assert ledger.attempt(job.id, "pacs") == (0, 0.0, "")
 
 
+def test_what_is_stored_stays_so_when_the_rest_is_tried_again(ledger: Ledger) -> None:
+    job = synthesised(ledger)
+    ledger.open_deliveries(job, ["pacs"], OBJECTS)
+    first, second = ledger.deliveries(job.id)
+    ledger.set_delivery(first, DeliveryState.STORED, 0x0000)
+    ledger.set_delivery(second, DeliveryState.REFUSED, 0xC000)
+
+    ledger.reopen_deliveries(job)
+
+    states = [row.state for row in ledger.deliveries(job.id)]
+    assert states == [DeliveryState.STORED, DeliveryState.PENDING]
+
+
 def test_the_last_attempt_is_kept(ledger: Ledger) -> None:
     job = synthesised(ledger)
 
