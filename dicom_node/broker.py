@@ -115,9 +115,9 @@ def own_redis_file(settings: Settings) -> Path:
     return settings.node.spool / "redis.url"
 
 
-def broker_in_use(settings: Settings) -> Broker:
-    """Return the broker of the settings, or the one of a running ``dicom-node up``."""
+def broker_url_in_use(settings: Settings) -> str:
+    """Return where the broker of the settings is, or the one of a running ``dicom-node up``."""
     own = own_redis_file(settings)
     if not settings.broker_is_set and own.is_file():
-        return Broker(own.read_text(encoding="utf-8").strip())
-    return Broker(settings.broker.url)
+        return own.read_text(encoding="utf-8").strip()
+    return settings.broker.url

@@ -364,6 +364,8 @@ def peers_echo(
     else:
         for check in found:
             print(f"{check.name}: {check.sentence}")
+        if not found:
+            print("No [[peer]] receives.")
     raise typer.Exit(0 if all(check.ok for check in found) else 1)
 
 
@@ -436,7 +438,10 @@ def settings_init(
     """Write a commented settings file."""
     if path.exists() and not force:
         raise SettingsError(f"{path} is there already; --force overwrites it.")
-    path.write_text(settings_module.template(), encoding="utf-8")
+    try:
+        path.write_text(settings_module.template(), encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}.") from None
     print(f"Wrote {path}")
 
 

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 #: While instances arrive, a study is judged at most this often.
 _LOOK_EVERY_S = 0.5
 _IDLE_S = 60.0
+#: A study that we failed to judge is judged again after this.
+_AFTER_FAILURE_S = 60.0
 #: States in which a job's input is fixed: what comes later can only open the next revision.
 _PAST_COLLECTING = frozenset(
     {State.COMPLETE, State.QUEUED, State.RUNNING, State.SYNTHESISED, State.DELIVERED}
@@ -54,7 +56,11 @@ class Collector:
             self._take_in(arrived)
             busy = True
         for job in self._ledger.jobs_due(time.time()):
-            self._judge(job)
+            try:
+                self._judge(job)
+            except Exception:  # border: one study that we cannot judge must not hold up the others
+                log.exception("job %s: could not be judged", job.id)
+                self._ledger.set(job, look_again=time.time() + _AFTER_FAILURE_S)
             busy = True
         silent = self._tell()
         if busy:
@@ -290,10 +296,11 @@ class Collector:
 
     def _revise(self, job: JobRow, batch: Batch) -> None:
         """Open the next revision if what came late changes the input of a job that is past collecting."""
-        if not self._changes_inputs(job):
+        why = self._why_revise(job)
+        if not why:
             return
         self._ledger.note(
-            job, f"Of {batch.new} late instances some change the input: see the next revision.", "REVISED"
+            job, f"{batch.new} instances came late. {why} See the next revision of this job.", "REVISED"
         )
         revised = self._ledger.open_job(
             job.study_uid,
@@ -301,16 +308,22 @@ class Collector:
             job.revision + 1,
             job.peer,
             batch.last,
-            f"Instances came after revision {job.revision} was complete.",
+            f"Instances came after revision {job.revision} was complete. {why}",
         )
         log.info("job %s: revision %d of job %s", revised.id, revised.revision, job.id)
 
-    def _changes_inputs(self, job: JobRow) -> bool:
-        """Whether the pair would be another one, or hold other instances, with all that is here now."""
+    def _why_revise(self, job: JobRow) -> str:
+        """Return why the job would be done with another input, with all that is here now, or ""."""
         rows = self._ledger.study_headers(job.study_uid)
         used = {path for paths in (job.inputs or {}).values() for path in paths}
         series_used = {values["series_uid"] for path, values in rows if path in used}
-        grown = any(values["series_uid"] in series_used and path not in used for path, values in rows)
+        if any(values["series_uid"] in series_used and path not in used for path, values in rows):
+            return "A series that was used has grown."
+        if job.by_hand:
+            return ""
         choice = choose_pair(group(Header.from_json(values) for _, values in rows), Situation(expired=False))
-        another = choice.decision == Decision.COMPLETE and set(choice.chosen.values()) != series_used
-        return grown or (another and not job.by_hand)
+        if choice.decision == Decision.COMPLETE and set(choice.chosen.values()) != series_used:
+            return "Other series fit better than those that were used."
+        if choice.code.startswith("TWO_"):
+            return choice.reason
+        return ""

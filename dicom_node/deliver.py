@@ -25,7 +25,8 @@ _LONGEST_PAUSE_S = 600.0
 _MOST_ATTEMPTS = 340
 _AT_ONCE = 4
 _EVERY_S = 0.5
-_IDLE_S = 60.0
+#: `queue retry` is another process: nobody wakes us.
+_IDLE_S = 2.0
 
 
 class Deliverer:

@@ -5,6 +5,7 @@ Everything behind this module works on `Header`, never on files.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -352,13 +353,12 @@ def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     value = _value(dataset, keyword)
     if value is None or value == "":
         return ()
+    parts = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     try:
-        return tuple(
-            float(part)
-            for part in (value if isinstance(value, Iterable) and not isinstance(value, str) else [value])
-        )
+        numbers = tuple(float(part) for part in parts)
     except (TypeError, ValueError):
         return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
 def _number(dataset: Dataset, keyword: str) -> float | None:
@@ -368,4 +368,4 @@ def _number(dataset: Dataset, keyword: str) -> float | None:
 
 def _integer(dataset: Dataset, keyword: str) -> int | None:
     number = _number(dataset, keyword)
-    return None if number is None or not np.isfinite(number) else int(number)
+    return None if number is None else int(number)

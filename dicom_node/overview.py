@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node import headers, send
-from dicom_node.broker import broker_in_use
+from dicom_node.broker import Broker, broker_url_in_use
 from dicom_node.choose import choose_pair, classify, group
 from dicom_node.choose.pair import Situation
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
@@ -55,7 +55,7 @@ def overview(settings: Settings) -> Overview:
     except NoSuchThing as error:
         return Overview([*found, Check("ledger", False, error.sentence)], {})
     spool = Spool(settings.node.spool)
-    found += checks(ledger, spool, broker_in_use(settings))
+    found += checks(ledger, spool, Broker(broker_url_in_use(settings)))
     found += echo_all(settings, settings.peer)
     return Overview(found, {str(state): count for state, count in ledger.counts().items()})
 

@@ -13,10 +13,11 @@ import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from dicom_node.broker import Broker
+from dicom_node.broker import Broker, broker_url_in_use
 from dicom_node.collect import Collector
 from dicom_node.deliver import Deliverer
 from dicom_node.enqueue import Enqueuer
+from dicom_node.errors import SpoolFull
 from dicom_node.ledger import Ledger
 from dicom_node.monitor import Monitor
 from dicom_node.receive import Receiver
@@ -57,6 +58,9 @@ class _Loop:
         while not self._stop.is_set():
             try:
                 pause = self._work()
+            except SpoolFull as error:
+                log.error("%s waits: %s", self._name, error.sentence)
+                pause = _AFTER_FAILURE_S
             except Exception:  # border: a step that fails must not end the node
                 log.exception("%s failed; it goes on in %.0f s", self._name, _AFTER_FAILURE_S)
                 pause = _AFTER_FAILURE_S
@@ -133,11 +137,11 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def worker_environment(settings: Settings) -> dict[str, str]:
+def worker_environment(settings: Settings, broker_url: str) -> dict[str, str]:
     """Return the environment of a worker: all that it needs to know of our settings."""
     return {
         **os.environ,
-        "SYNTHESIS_BROKER": settings.broker.url,
+        "SYNTHESIS_BROKER": broker_url,
         "SYNTHESIS_SPOOL": str(settings.node.spool.absolute()),
         "SYNTHESIS_DEVICE": settings.worker.device,
         "SYNTHESIS_MODEL": settings.worker.model,
@@ -151,7 +155,7 @@ def worker_command() -> list[str]:
 
 def work(settings: Settings) -> int:
     """Become a worker."""
-    os.execve(sys.executable, worker_command(), worker_environment(settings))  # noqa: S606
+    os.execve(sys.executable, worker_command(), worker_environment(settings, broker_url_in_use(settings)))  # noqa: S606
 
 
 def worker_is_installed() -> bool:

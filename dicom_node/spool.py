@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from dicom_node.errors import SpoolFull
+from dicom_node.errors import SettingsError, SpoolFull
 from synthesis import job as message
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -41,8 +41,11 @@ class Spool:
     def __init__(self, root: Path, *, fsync: bool = True) -> None:
         self.root = root
         self._fsync = fsync
-        for name in ("incoming", "conflicts", "jobs"):
-            (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            for name in ("incoming", "conflicts", "jobs"):
+                (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SettingsError(f"The spool {root} cannot be made: {error.strerror}.") from error
 
     def incoming(self, sop_instance_uid: str) -> Path:
         """Return where the first instance of this UID lies."""

@@ -78,6 +78,8 @@ def up(settings: Settings) -> int:
             "The worker's packages are not installed here. Install them with: pip install '.[worker]' "
             "– or run the node alone with: dicom-node serve."
         )
+    if _somebody_listens(settings.node.port):
+        raise SettingsError(f"Something listens on port {settings.node.port} already; is the node running?")
     children = []
     if not settings.broker_is_set:
         port = _free_port()
@@ -90,7 +92,9 @@ def up(settings: Settings) -> int:
         children.append(redis)
         _wait_for(Broker(settings.broker.url))
         own_redis_file(settings).write_text(settings.broker.url, encoding="utf-8")
-    worker = _Child("worker", lambda: _spawn(worker_command(), worker_environment(settings)))
+    worker = _Child(
+        "worker", lambda: _spawn(worker_command(), worker_environment(settings, settings.broker.url))
+    )
     worker.begin()
     children.append(worker)
     try:
@@ -147,6 +151,11 @@ def _spawn(command: list[str], environment: dict[str, str] | None = None) -> sub
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _somebody_listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_port() -> int:

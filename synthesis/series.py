@@ -259,7 +259,7 @@ def _upright_values(slices: list[_Slice]) -> tuple[FloatArray, tuple[str, ...]]:
     values = np.stack([piece.values for piece in slices])
     inverted = {str(piece.header.get("PhotometricInterpretation")) == "MONOCHROME1" for piece in slices}
     if inverted == {True}:
-        return values.max() + values.min() - values, ("The series is stored as MONOCHROME1: inverted.",)
+        return values.max() - values, ("The series is stored as MONOCHROME1: inverted.",)
     if len(inverted) > 1:
         raise RefusedInput("MIXED_GEOMETRY", "Some slices of the series are stored inverted and others not.")
     return values, ()

@@ -18,8 +18,11 @@ FEWEST_SLICES = 10
 BRAIN_FROM_MM = 90.0
 #: Planes at most this far apart make a volume that can be looked at from any side, mm.
 ISOTROPIC_WITHIN_MM = 2.0
-#: A T1W that starts this much after another one may be post-contrast even if nothing says so.
-LATER_THAN = timedelta(minutes=10)
+#: A T1W that begins this much after the first may be post-contrast even if nothing says so: an injection fits
+#: in between. Of two with the same geometry a person is asked, unless so much lies between them that the
+#: second is hardly a repetition.
+LATER_THAN = timedelta(minutes=3)
+LATER_TWIN_THAN = timedelta(minutes=10)
 #: Two stacks are equal when spacing and extent differ by less than this share.
 EQUAL_WITHIN = 0.02
 
@@ -163,8 +166,10 @@ def _decide(candidates: list[_Candidate], situation: Situation) -> _Answer:
         over = situation.expired or (patience == "quiet" and situation.quiet)
         return (Decision.DECLINED if over else Decision.WAITING), code, reason, {}, {}
 
-    early, remarks = _early(usable[Role.T1W], candidates)
+    early, remarks, unsure = _early(usable[Role.T1W], candidates)
     flair, rivals = _best(usable[Role.FLAIR], None)
+    if unsure:
+        rivals = early[:2]
     if not rivals:
         t1w, rivals = _best(early, flair.series)
         flair, flair_rivals = _best(usable[Role.FLAIR], t1w.series)
@@ -172,8 +177,9 @@ def _decide(candidates: list[_Candidate], situation: Situation) -> _Answer:
     if rivals:
         role = rivals[0].verdict.role
         titles = " and ".join(c.series.title for c in rivals)
+        what = "of unknown time, before or after contrast" if unsure else "equally fit"
         reason = (
-            f"Two {role} series are equally fit: {titles}. "
+            f"Two {role} series are {what}: {titles}. "
             "Say which one with: dicom-node queue retry JOB --t1 SERIES --flair SERIES."
         )
         return (
@@ -327,25 +333,41 @@ def _after_contrast(verdicts: dict[str, Verdict], all_series: list[Series]) -> d
     return changed
 
 
-def _early(t1w: list[_Candidate], candidates: list[_Candidate]) -> tuple[list[_Candidate], dict[str, str]]:
-    """Leave out T1W that began long after the first, unless it is told that no contrast came between."""
+def _early(
+    t1w: list[_Candidate], candidates: list[_Candidate]
+) -> tuple[list[_Candidate], dict[str, str], bool]:
+    """Return the T1W surely acquired before contrast, remarks on the others, and whether that is unsure.
+
+    One T1W alone is taken at its word. Of several, those count whose description says native; or all, where
+    a labelled post-contrast T1 tells by its time when contrast was given; or the first. Without times it is
+    unsure.
+    """
+    native = [c for c in t1w if _says_native(c.series)]
+    if len(t1w) < 2 or native:
+        return native or t1w, {}, False
     times = {c.series.uid: _acquired(c.series) for c in t1w}
-    known = [time for time in times.values() if time is not None]
-    labelled = any(c.verdict.role == Role.T1C for c in candidates)
-    if labelled or not known:
-        return t1w, {}
+    given = [_acquired(c.series) for c in candidates if c.verdict.role == Role.T1C]
+    if None in times.values() or None in given:
+        return t1w, {}, True
+    if given:
+        return t1w, {}, False
+    known = {uid: time for uid, time in times.items() if time is not None}
+    first = min(t1w, key=lambda c: known[c.series.uid])
     early, remarks = [], {}
     for candidate in t1w:
-        time = times[candidate.series.uid]
-        native = words.contrast_of(words.tokens(candidate.series.first.series_description)) is False
-        if time is None or native or time - min(known) < LATER_THAN:
+        later = known[candidate.series.uid] - known[first.series.uid]
+        if later < (LATER_TWIN_THAN if _equal(first.series, candidate.series) else LATER_THAN):
             early.append(candidate)
         else:
-            minutes = round((time - min(known)).total_seconds() / 60)
             remarks[candidate.series.uid] = (
-                f"began {minutes} min after another T1W: whether contrast was given between is not known"
+                f"began {later.total_seconds() / 60:.0f} min after another T1W: "
+                "whether contrast was given between is not known"
             )
-    return early, remarks
+    return early, remarks, False
+
+
+def _says_native(series: Series) -> bool:
+    return words.contrast_of(words.tokens(series.first.series_description)) is False
 
 
 # --- the best of several -------------------------------------------------------------------------
@@ -386,8 +408,10 @@ def _equal(one: Series, other: Series) -> bool:
 
 def _same_acquisition(one: Series, other: Series) -> bool:
     """Whether two series are the same scan stored twice (as acquired, and corrected)."""
-    begun = _acquired(one)
-    return begun is not None and begun == _acquired(other) and one.first.image_type != other.first.image_type
+    begun, numbers = _acquired(one), (one.first.series_number, other.first.series_number)
+    if begun is None or begun != _acquired(other) or one.first.image_type == other.first.image_type:
+        return False
+    return numbers[0] is None or numbers[1] is None or abs(numbers[0] - numbers[1]) == 1
 
 
 #: Corrections after reconstruction, in Image Type, that make the better twin (Siemens).

@@ -12,8 +12,11 @@ _TOKEN = re.compile(r"[^\W_]*[+*]?[^\W_]+[+*]?|\+", re.UNICODE)
 #: Before splitting: "w/o", "C-" and "s/" are words, "T1+C" are two. Chinese, Japanese and Korean glue what
 #: they say of contrast to other words: it is taken out of them, native first.
 _REWRITTEN = (
+    (re.compile(r"\(?\benhanced (?:conversion|mr)\b\)?"), " "),
     (re.compile(r"\bw/o\b"), " wo "),
-    (re.compile(r"\bw/c\b"), " +c "),
+    (re.compile(r"\b[wc]/c\b"), " +c "),
+    (re.compile(r"\bw/"), " with "),
+    (re.compile(r"\bs/c\b"), " native "),
     (re.compile(r"\bs/(?=\s*[^\W_])"), " sin "),
     (re.compile(r"\b(?:c|iv)-(?![^\W_])"), " native "),
     (re.compile(r"dark[- _]fluid"), "darkfluid"),
@@ -49,7 +52,7 @@ CONTRAST = set(
     poscontraste postcontrasto t1post contrast contraste contrasto contrastmiddel kontrast
     kontrastem kontrastu kontrastmittel km inj injected injection injecte injectee injecté injectée
     gdtpa dtpa civ mdc cmdc ce t1c t1ce t1gd t1km ку контраст контрастом контраста enhanced enh nach
-    apres après dopo después despues po после
+    apres après dopo después despues po после iv delayed
     """.split()
 )
 #: None was given.
@@ -57,13 +60,17 @@ NATIVE = set(
     """
     pre pré native nativ natif nativo nativa basal basale blanco plain unenhanced noncontrast
     nonenhanced precontrast precontraste precontrasto pregd pregad prekm precon t1pre smdc nc ohne
-    sans senza zonder bez без without vor avant до
+    sans senza zonder bez без without vor avant до kontrastsiz kontrastsız
     """.split()
 )
 #: None was given, if a word of CONTRAST follows.
 _NOT = set("no non not o wo sin sem".split())
 #: How many words a negation reaches: "sans injection de gado", "no i.v. contrast".
 _NEGATION_REACHES = 3
+#: An agent was given: "T1AXPOST", "T1GAD", "kontrastli".
+_GIVEN = re.compile(r"t1\w*(?:post|gad|gado|gd|km)$|[ck]ontrast")
+#: An agent was given, if nothing follows: "T1 C", "T1 AX WITH".
+_AT_THE_END = set("c with".split())
 _AND = set("and und et y e ed i en и &".split())
 #: "post" that does not speak of contrast.
 _POST_OTHER = set(
@@ -129,7 +136,8 @@ def contrast_of(words: list[str]) -> bool | None:
             native = native or word in NATIVE
             negated = _NEGATION_REACHES
             continue
-        if word in CONTRAST:
+        last = position == len(words) - 1
+        if word in CONTRAST or _GIVEN.match(word) or (last and position > 0 and word in _AT_THE_END):
             native, given = native or negated > 0, given or negated == 0
         negated = 0 if word in _AND else max(0, negated - 1)
     if native and given:

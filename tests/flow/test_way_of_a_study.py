@@ -304,3 +304,16 @@ def test_a_study_that_is_sent_again_under_another_rule_gets_a_job_of_that_rule(b
 
     flow.wait(State.DELIVERED, nth=1)
     assert sorted(job.rule for job in flow.jobs()) == ["asked", "automatic"]
+
+
+def test_a_second_t1w_that_comes_after_the_answer_opens_a_revision_that_asks(bench: Start) -> None:
+    flow = bench()
+    study = new_uid()
+
+    flow.send([*stack(study, "T1"), *stack(study, "FLAIR")])
+    first = flow.wait(State.DELIVERED)
+    flow.send(stack(study, "T1"))
+
+    second = flow.wait(State.WAITING, "TWO_T1W", nth=1)
+    assert second.revision == 2
+    assert "Two T1W series" in flow.noted(first, "REVISED")

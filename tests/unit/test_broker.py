@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from node_bench import HOST, RedisProcess, free_port
 
-from dicom_node.broker import Broker, broker_in_use, own_redis_file
+from dicom_node.broker import Broker, broker_url_in_use, own_redis_file
 from dicom_node.errors import BrokerUnreachable
 from dicom_node.settings import Settings
 from synthesis.job import PRIORITY_STEPS, Heartbeat, Job, heartbeat_key, worker_key
@@ -77,7 +77,7 @@ def test_the_redis_of_a_running_up_is_found(tmp_path: Path, redis_process: Redis
     settings = Settings.model_validate({"node": {"spool": tmp_path}})
     own_redis_file(settings).write_text(redis_process.url + "\n")
 
-    broker_in_use(settings).ping()
+    Broker(broker_url_in_use(settings)).ping()
 
 
 def test_a_redis_that_the_user_set_comes_first(tmp_path: Path, redis_process: RedisProcess) -> None:
@@ -86,4 +86,4 @@ def test_a_redis_that_the_user_set_comes_first(tmp_path: Path, redis_process: Re
     own_redis_file(settings).write_text(redis_process.url)
 
     with pytest.raises(BrokerUnreachable):
-        broker_in_use(settings).ping()
+        Broker(broker_url_in_use(settings)).ping()

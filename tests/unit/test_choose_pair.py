@@ -258,7 +258,23 @@ def test_a_second_t1w_long_after_the_first_is_not_trusted() -> None:
 def test_a_second_t1w_called_native_is_trusted_though_it_is_late() -> None:
     later = series("T1 tra nativ", uid="1.8", acquired=at(20), **T1_SE)
 
-    assert choose(T1, FLAIR, later).code == "TWO_T1W"
+    assert choose(T1, FLAIR, later).chosen["T1W"] == "1.8"
+
+
+@pytest.mark.parametrize("minutes", [5, 8])
+def test_a_finer_t1w_minutes_after_the_first_is_not_trusted(minutes: int) -> None:
+    finer = series("T1 MPRAGE", uid="1.8", slices=176, spacing_mm=1.0, acquired=at(minutes), **T1_MPRAGE)
+
+    assert choose(T1, FLAIR, finer).chosen["T1W"] == "1.1"
+
+
+def test_a_finer_t1w_of_unknown_time_asks_a_person() -> None:
+    finer = series("T1 MPRAGE", uid="1.8", slices=176, spacing_mm=1.0, **T1_MPRAGE)
+
+    choice = choose(T1, FLAIR, finer)
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "TWO_T1W")
+    assert "before or after contrast" in choice.reason
 
 
 def test_an_agent_on_a_native_series_is_unclear_and_said_so() -> None:

@@ -19,6 +19,8 @@ T1 AX CON CONTRASTE | T1 CIV | T1 POSTCONTRASTE | T1 POS CONTRASTE | T1 c/ contr
 T1 SE ax MDC | T1 dopo mdc | T1 con mdc | T1 post MDC | T1 CMDC
 T1 PÓS | T1 PÓS CONTRASTE | T1 AX POS
 T1 met contrast | T1 na contrast | T1 +K | T1+K | T1 po k.l. | T1 po kontraście
+T1 C | sT1W_SE C | T1 AX IV | AX T1 W/ | AX T1 WITH | T1 C/C | T1AXPOST | T1AXGAD | T1 AX DELAYED
+T1 AKS KONTRASTLI
 T1 с КУ | T1 после КУ | T1 после контраста
 T1增强 | T1WI 增强扫描 | T1增強 | 造影 T1 | 造影後T1 | 造影T1WI | T1 조영증강 | 조영후 T1
 """
@@ -32,7 +34,7 @@ T1 AX SANS INJ | T1 SANS GADO | T1 s/inj | T1 avant injection | T1 IV- | T1 non 
 T1 AX SIN CONTRASTE | T1 s/ contraste | T1 S/CONTRASTE | T1 basal | T1 SEM CONTRASTE | T1 pré contraste
 T1 SMDC | T1 basale | T1 senza mdc | T1 pre MDC
 T1 zonder contrast | T1 blanco | T1 bez k.l. | T1 bez kontrastu
-T1 без КУ | T1 до КУ
+T1 без КУ | T1 до КУ | T1 S/C | T1 AKS KONTRASTSIZ
 T1平扫 | T1WI平扫 | T1 单纯 | T1 単純 | 単純T1WI | 造影前T1 | T1 非造影 | T1 비조영 | 조영전 T1 | 조영 전 T1
 """
 
@@ -41,6 +43,7 @@ T1 | Ax T1 SE | T1 preset | T1 postop | T1 post-op | T1 post op | T1 post fossa 
 sag T1 post RT
 T1 w/o | T1 W/WO | t1_mprage_sag_p2_iso | sT1W_3D_TFE | Ax T1 FLAIR | T1 presat | T1 Kopf | T1 coronal
 T1 tra compose
+AX T1 W/ FS | T1 (enhanced conversion)
 T1+FS | T1 SE 5mm | T1 post treatment | T1 post surgery | prescan T1 | Nachname T1
 """
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 from small_studies import PATIENT_ID, PATIENT_NAME, image, write
@@ -235,3 +236,15 @@ def test_enhanced_mr_without_functional_groups_is_read_as_far_as_it_goes(tmp_pat
     ds = one(SOPClassUID=ENHANCED_MR, NumberOfFrames=1)
 
     assert read(ds, tmp_path).frames == 1
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "1e400"])
+def test_a_number_that_is_none_is_left_out_and_the_header_stays_json(number: str) -> None:
+    ds = one()
+    ds["EchoTime"] = DataElement("EchoTime", "FD", float(number))
+    ds["ImagePositionPatient"] = DataElement("ImagePositionPatient", "FD", [0.0, 0.0, float(number)])
+
+    header = headers.of_dataset(ds)
+
+    assert header.te_ms is None and header.positions_mm == ()
+    json.dumps(header.to_json(), allow_nan=False)
