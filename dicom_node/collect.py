@@ -1,7 +1,8 @@
 """Collect: from arrivals to a decision about each study.
 
 Reads the header of what came, finds the job that it belongs to, and judges the study anew: is the pair
-whole, is something missing, or are two candidates equal? What is decided, and why, goes to the ledger."""
+whole, is something missing, or are two candidates equal? What is decided, and why, goes to the ledger.
+"""
 
 from __future__ import annotations
 
@@ -62,10 +63,9 @@ class Collector:
                 log.exception("job %s: could not be judged", job.id)
                 self._ledger.set(job, look_again=time.time() + _AFTER_FAILURE_S)
             busy = True
-        silent = self._tell()
         if busy:
             return 0.0
-        due = [at for at in (silent, self._ledger.next_look()) if at is not None]
+        due = [at for at in (self._tell(), self._ledger.next_look()) if at is not None]
         return max(0.05, min(due) - time.time()) if due else _IDLE_S
 
     # --- what arrived ----------------------------------------------------------------------------
@@ -143,11 +143,7 @@ class Collector:
                 "called_aet": association.called_aet,
                 "calling_aet": association.calling_aet,
                 "peer": association.peer or "",
-                "study_description": header.study_description,
-                "body_part": header.body_part,
-                "institution": header.institution,
-                "station": header.station,
-                "modality": header.modality,
+                **header.rule_facts(),
             }
         )
 
@@ -203,7 +199,10 @@ class Collector:
         if rule is None:
             self._decline(job, "NO_RULE", f"The settings no longer have a rule “{job.rule}”.")
             return
-        choice, look_again = self._choose(job, rule)
+        found = self._choose(job, rule)
+        if found is None:
+            return
+        choice, look_again = found
         explanation = choice.to_json(job.rule)
         try:
             if choice.decision == Decision.COMPLETE:
@@ -233,16 +232,22 @@ class Collector:
         except IllegalTransition:
             log.info("job %s: changed by hand meanwhile", job.id)
 
-    def _choose(self, job: JobRow, rule: Rule) -> tuple[Choice, float]:
-        """Return the choice for a study as it stands, and when to look again."""
+    def _choose(self, job: JobRow, rule: Rule) -> tuple[Choice, float] | None:
+        """Return the choice for a study as it stands, and when to look again.
+
+        None when an association ended while we looked, and what it brought last is not read yet: its release
+        must not vouch for instances that we do not see. The job stays due.
+        """
         now = time.time()
         quiet_s = self._settings.collect.quiet_seconds
         wait_s = self._settings.collect.wait_minutes * 60
         rows = self._ledger.study_headers(job.study_uid)
         all_series = group(Header.from_json(values) for _, values in rows)
-        how = transfers(
-            self._ledger.study_arrivals(job.study_uid), self._ledger.associations_of(job.study_uid)
-        )
+        arrivals = self._ledger.study_arrivals(job.study_uid)
+        associations = self._ledger.associations_of(job.study_uid)
+        if self._ledger.has_unseen(one.id for one in associations.values() if one.closed is not None):
+            return None
+        how = transfers(arrivals, associations)
         quiet = now - job.last_arrival >= quiet_s
         expired = now - job.last_arrival >= wait_s
         choice = choose_pair(
@@ -262,7 +267,7 @@ class Collector:
         return choice, max(look_again, now + _LOOK_EVERY_S)
 
     def _complete(self, job: JobRow, choice: Choice, rule: Rule) -> None:
-        inputs = self._inputs(job.study_uid, choice.chosen)
+        inputs = self._ledger.series_paths(job.study_uid, choice.chosen)
         now = time.time()
         seconds = {"receive": job.last_arrival - job.created, "decide": now - job.last_arrival}
         complete = self._ledger.move(
@@ -285,14 +290,6 @@ class Collector:
             job = self._ledger.move(job, State.WAITING, reason, code)
         self._ledger.move(job, State.DECLINED, reason, code, **values)
         log.info("job %s: DECLINED %s", job.id, code)
-
-    def _inputs(self, study_uid: str, chosen: dict[str, str]) -> dict[str, list[str]]:
-        """Return the paths of the chosen series, by role."""
-        rows = self._ledger.study_headers(study_uid)
-        return {
-            role: [path for path, values in rows if values["series_uid"] == uid]
-            for role, uid in chosen.items()
-        }
 
     def _revise(self, job: JobRow, batch: Batch) -> None:
         """Open the next revision if what came late changes the input of a job that is past collecting."""

@@ -130,6 +130,17 @@ class Arrivals(Database):
                 for r in rows
             ]
 
+    def has_unseen(self, association_ids: Iterable[int]) -> bool:
+        """Return whether collect has yet to look at something that these associations brought."""
+        a = schema.arrivals
+        with self._read() as sql:
+            found = sql.scalar(
+                select(a.c.id)
+                .where(a.c.seen.is_(False), a.c.association_id.in_(list(association_ids)))
+                .limit(1)
+            )
+        return found is not None
+
     def index_instances(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         """Write what was read of new instances, by UID: study_uid, series_uid, header, or problem."""
         with self._write() as sql:
@@ -209,6 +220,14 @@ class Arrivals(Database):
                 .order_by(table.c.received)
             )
             return [(row.path, row.header) for row in rows]
+
+    def series_paths(self, study_uid: str, chosen: Mapping[str, str]) -> dict[str, list[str]]:
+        """Return the paths of the chosen series, {role: series UID}, by role."""
+        rows = self.study_headers(study_uid)
+        return {
+            role: [path for path, values in rows if values["series_uid"] == uid]
+            for role, uid in chosen.items()
+        }
 
     def study_arrivals(self, study_uid: str) -> list[StudyArrival]:
         """Return each C-STORE of this study."""
