@@ -67,9 +67,7 @@ def _chosen_by_hand(ledger: Ledger, job: JobRow, t1w: str | None, flair: str | N
     choice = choose_pair(group(Header.from_json(values) for _, values in rows), Situation(by_hand=by_hand))
     if choice.decision != Decision.COMPLETE:
         raise NoSuchThing(choice.reason)
-    inputs = {
-        role: [path for path, values in rows if values["series_uid"] == uid] for role, uid in by_hand.items()
-    }
+    inputs = ledger.series_paths(job.study_uid, choice.chosen)
     return {"by_hand": True, "inputs": inputs, "explanation": choice.to_json(job.rule)}
 
 

@@ -1,7 +1,8 @@
 """Deliver: from SYNTHESISED to every destination, each instance until the peer has it.
 
 What is transient is tried again after linearly growing pauses (10, 20, 30 … s); what is permanent is not.
-Only what a destination does not have yet is sent."""
+Only what a destination does not have yet is sent.
+"""
 
 from __future__ import annotations
 

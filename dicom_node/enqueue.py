@@ -1,7 +1,8 @@
 """Enqueue: from COMPLETE to the worker and back.
 
 Puts complete jobs into the queue, follows the workers' heartbeats, takes over results, and sends again what
-the broker or a worker lost. A second run of the same job is harmless: it finds the result and stops."""
+the broker or a worker lost. A second run of the same job is harmless: it finds the result and stops.
+"""
 
 from __future__ import annotations
 

@@ -96,6 +96,16 @@ class Header:
     #: Distinct pixel values (at most 256), None where the pixels are compressed.
     distinct_values: int | None = None
 
+    def rule_facts(self) -> dict[str, str]:
+        """Return what rules ask of a study, beside who sent it to whom."""
+        return {
+            "study_description": self.study_description,
+            "body_part": self.body_part,
+            "institution": self.institution,
+            "station": self.station,
+            "modality": self.modality,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the defaults, as JSON-compatible values."""
         values = asdict(self)

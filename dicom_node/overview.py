@@ -170,11 +170,7 @@ def try_rules(
             {
                 "called_aet": called_aet or settings.node.ae_title,
                 "calling_aet": calling_aet,
-                "study_description": first.study_description,
-                "body_part": first.body_part,
-                "institution": first.institution,
-                "station": first.station,
-                "modality": first.modality,
+                **first.rule_facts(),
             }
         )
         situation = Situation(

@@ -1,7 +1,8 @@
 """Composition: opens ledger and spool, starts the steps, stops them in order.
 
 Each step looks in the ledger for what is its turn, so nothing has to be handed over when a process starts
-or ends."""
+or ends.
+"""
 
 from __future__ import annotations
 

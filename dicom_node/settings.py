@@ -2,7 +2,8 @@
 
 Looked for in this order: the command's ``--settings``, the variable ``DICOM_NODE_SETTINGS``,
 ``./dicom-node.toml``, ``/etc/dicom-node.toml``, then the defaults alone. ``DICOM_NODE__SECTION__KEY`` in
-the environment overrides a key."""
+the environment overrides a key.
+"""
 
 from __future__ import annotations
 
@@ -185,7 +186,7 @@ class Settings(_Section):
         return next((rule for rule in self.rule if rule.name == name), None)
 
     def rule_for(self, facts: dict[str, str]) -> Rule | None:
-        """Return the first rule that matches these facts about a study and who sent it."""
+        """Return the first rule that matches these facts (`RULE_GLOBS`) about a study and who sent it."""
         for rule in self.rule:
             if all(
                 fnmatchcase(facts.get(key, "").casefold(), getattr(rule, key).casefold())

@@ -3,7 +3,8 @@
 DCMTK and Orthanc answer a C-STORE in two small writes. Nagle's algorithm holds the second until our
 acknowledgement, which Linux delays by 40 ms: 15–20 instances per second, whatever the network. TCP_NODELAY
 keeps our own small writes from the same fate; TCP_QUICKACK, which Linux forgets, is set again after every
-call."""
+call.
+"""
 
 from __future__ import annotations
 

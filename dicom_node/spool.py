@@ -78,7 +78,7 @@ class Spool:
                     os.fsync(file.fileno())
             partial.rename(path)
             if self._fsync:
-                _fsync_folder(path.parent)
+                message.fsync_folder(path.parent)
         except OSError as error:
             partial.unlink(missing_ok=True)
             if error.errno in _NO_SPACE:
@@ -113,11 +113,3 @@ class Spool:
     def free_bytes(self) -> int:
         """Return the free space on the spool's disk, in bytes."""
         return shutil.disk_usage(self.root).free
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,5 +1,6 @@
 """``dicom-node up``: everything on this machine. A Redis of its own, the node, one worker; one Ctrl-C stops
-all."""
+all.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The node puts a `Job` into the queue; the worker answers with a `Result` that it renames into place as
 ``result.json``, so that a result exists whole or not at all. While it runs, a worker shows a `Heartbeat`
-under a short-lived Redis key. No pixel and no patient's name is in any of them. Imports nothing heavy."""
+under a short-lived Redis key. No pixel and no patient's name is in any of them. Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +44,15 @@ def worker_key(worker: str) -> str:
 
 
 WORKER_KEY_PATTERN = worker_key("*")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on the disk, as a rename is not by itself."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def broker_options() -> dict[str, Any]:
@@ -125,11 +135,7 @@ class Result:
             file.flush()
             os.fsync(file.fileno())
         partial.rename(job_folder / RESULT_NAME)
-        descriptor = os.open(job_folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        fsync_folder(job_folder)
 
     @classmethod
     def read(cls, job_folder: Path) -> Result | None:

@@ -17,7 +17,7 @@ from pydicom import Dataset
 from synthesis.derive.mr import SyntheticMR, derive_t1c, refuse_synthetic
 from synthesis.derive.provenance import Maker
 from synthesis.errors import RefusedInput
-from synthesis.job import DerivedInstance
+from synthesis.job import DerivedInstance, fsync_folder
 from synthesis.preprocess import ModelInput, to_model_grid
 from synthesis.quality import measure, remarks, why_no_head
 from synthesis.register import register
@@ -197,9 +197,5 @@ def _written(instances: Sequence[SyntheticMR], out: Path) -> tuple[DerivedInstan
                 series_instance_uid=str(instance.SeriesInstanceUID),
             )
         )
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync_folder(out)
     return tuple(written)

@@ -5,7 +5,8 @@ Run as ``python -m synthesis.worker``; the environment says where (`SYNTHESIS_BR
 
 A message may come twice, and a worker may die at any line. Each start leaves a durable line in the job's
 folder; the heartbeat under a short-lived Redis key is the lease; the result is renamed into place last. So
-a second run of a job finds another worker's lease, or the result, and stops."""
+a second run of a job finds another worker's lease, or the result, and stops.
+"""
 
 from __future__ import annotations
 

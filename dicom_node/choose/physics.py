@@ -1,7 +1,8 @@
 """What TR, TE and TI say about the weighting. Ranges in ms, from vendors' brain protocols at 1.5 and 3 T.
 
 Sources: the protocol trees of Siemens (MPRAGE, TSE, SPACE), GE (BRAVO, FSPGR, CUBE, T1 FLAIR) and Philips
-(TFE, TSE, VISTA); Bernstein, King, Zhou, Handbook of MRI Pulse Sequences, 2004, chapters 12 and 14."""
+(TFE, TSE, VISTA); Bernstein, King, Zhou, Handbook of MRI Pulse Sequences, 2004, chapters 12 and 14.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The role of one series: exclusions first, then physics, then contrast, then words. Each says why.
 
 Sources: PS3.3 C.7.6.1.1.2 and C.8.3.1.1.1 (Image Type), C.8.13.4 (Acquisition Contrast), C.7.6.4
-(Contrast/Bolus); vendors' habits as in `words` and `physics`."""
+(Contrast/Bolus); vendors' habits as in `words` and `physics`.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,13 +123,3 @@ def test_receiving_from_stock_storescu(folder: Path, tmp_path: Path, storescp: S
         assert len(list((node.spool / "incoming").rglob("*.dcm"))) == INSTANCES
     finally:
         node.stop()
-
-
-@pytest.fixture
-def storescp(tmp_path: Path) -> Iterator[StoreSCP]:
-    """DCMTK's receiver as its package installs it."""
-    tool("storescp")
-    server = StoreSCP(tmp_path / "storescp")
-    server.start()
-    yield server
-    server.stop()

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -396,3 +396,13 @@ class Bench:
     redis: Redis
     node: Node
     worker: Worker
+
+
+@pytest.fixture
+def storescp(tmp_path: Path) -> Iterator[StoreSCP]:
+    """DCMTK's receiver, empty."""
+    tool("storescp")
+    server = StoreSCP(tmp_path / "storescp")
+    server.start()
+    yield server
+    server.stop()

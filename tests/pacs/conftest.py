@@ -11,7 +11,16 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "deploy")]
 
-from bench import Bench, Node, Orthanc, Redis, StoreSCP, Worker, free_port, tool  # noqa: E402
+from bench import (  # noqa: E402
+    Bench,
+    Node,
+    Orthanc,
+    Redis,
+    Worker,
+    free_port,
+    storescp,  # noqa: F401  a fixture
+    tool,
+)
 
 from synthesis.phantom import PhantomStudy, write_study  # noqa: E402
 
@@ -63,16 +72,6 @@ def bench(
     worker.start()
     yield Bench(orthanc, redis, node, worker)
     worker.stop()
-
-
-@pytest.fixture
-def storescp(tmp_path: Path) -> Iterator[StoreSCP]:
-    """DCMTK's receiver, empty."""
-    tool("storescp")
-    server = StoreSCP(tmp_path / "storescp")
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
