@@ -101,9 +101,9 @@ def run(
     with clock.step("segment") as part:
         tumour = model.segment(found, part)
     with clock.step("synthesise") as part:
-        delta = model.synthesise(found, tumour, part)
+        made = model.synthesise(found, tumour, part)
     with clock.step("restore"):
-        t1c = restore(delta, found.grid, t1.image, found.t1_level)
+        t1c = restore(made.delta, found.grid, t1.image, found.t1_level)
         probability = restore_map(tumour, found.grid, t1.image)
     with clock.step("derive"):
         derived = derive_t1c(

@@ -12,6 +12,9 @@ from synthesis.models.attention import SelfAttention
 
 GROUPS = 8
 MLP_RATIO = 4
+#: Gate and scale grow with the token that they are computed from and multiply what is added to it: beyond any
+#: trained network's range (up to 114 seen) that feeds on itself, up to infinity. So the condition is limited.
+MOST_CONDITION = 128.0
 
 
 class ResidualBlock(nn.Module):
@@ -53,7 +56,7 @@ class TransformerBlock(nn.Module):
         if self.modulation is None:
             tokens = tokens + self.attention(self.norm_attention(tokens))
             return cast(Tensor, tokens + self.mlp(self.norm_mlp(tokens)))
-        condition = tokens if latent is None else tokens + latent
+        condition = (tokens if latent is None else tokens + latent).clamp(-MOST_CONDITION, MOST_CONDITION)
         parameters = self.modulation(functional.silu(condition))  # (B, N, 6·dim)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parameters.chunk(6, dim=-1)
         tokens = tokens + gate_a * self.attention(self.norm_attention(tokens) * (1 + scale_a) + shift_a)
@@ -72,21 +75,36 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(dim, heads, conditioned) for _ in range(depth))
         self.unembed = nn.ConvTranspose2d(dim, channels, patch, stride=patch)
 
-    def forward(self, features: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Return (B, C, h, w). `latent` is (B, dim, h/patch, w/patch)."""
+    def forward(
+        self, features: Tensor, latent: Tensor | None = None, corners: Tensor | None = None
+    ) -> Tensor:
+        """Return (B, C, h, w). `latent` is (B, dim, h/patch, w/patch).
+
+        `corners` (B, 2) places crops in the token grid, by the row and column of their first token.
+        """
         embedded = self.embed(features)  # (B, dim, h/p, w/p)
         rows, columns = embedded.shape[-2:]
-        positions: Tensor = self.positions
-        if positions.shape[-2:] != (rows, columns):
-            positions = functional.interpolate(
-                positions, (rows, columns), mode="bicubic", align_corners=False
-            )
+        positions = self._positions(rows, columns, corners)
         tokens = (embedded + positions).flatten(2).transpose(1, 2)  # (B, N, dim)
         latents = None if latent is None else latent.flatten(2).transpose(1, 2)  # (B, N, dim)
         for block in self.blocks:
             tokens = block(tokens, latents)
         grid = tokens.transpose(1, 2).unflatten(2, (rows, columns))  # (B, dim, h/p, w/p)
         return cast(Tensor, self.unembed(grid))
+
+    def _positions(self, rows: int, columns: int, corners: Tensor | None) -> Tensor:
+        """Return what is added to the tokens, (1 or B, dim, rows, columns)."""
+        learned: Tensor = self.positions
+        if corners is not None:
+            return torch.stack(
+                [
+                    learned[0, :, row : row + rows, column : column + columns]
+                    for row, column in corners.tolist()
+                ]
+            )
+        if learned.shape[-2:] != (rows, columns):
+            return functional.interpolate(learned, (rows, columns), mode="bicubic", align_corners=False)
+        return learned
 
 
 class ArtBlock(nn.Module):
@@ -108,33 +126,36 @@ class ArtBlock(nn.Module):
             self.skip = nn.Conv2d(2 * channels, channels, 1)
         self.residual = ResidualBlock(channels)
 
-    def forward(self, features: Tensor, latent: Tensor | None = None) -> Tensor:
+    def forward(
+        self, features: Tensor, latent: Tensor | None = None, corners: Tensor | None = None
+    ) -> Tensor:
         """Return (B, C, h, w)."""
         if self.transformer is not None:
-            both = torch.cat([features, self.transformer(features, latent)], dim=1)  # (B, 2C, h, w)
+            mixed = self.transformer(features, latent, corners)
+            both = torch.cat([features, mixed], dim=1)  # (B, 2C, h, w)
             features = self.compress(both) + self.skip(both)
         return cast(Tensor, self.residual(features))
 
 
 class Encoder(nn.Module):
-    """Stem 7×7, then residual block and halving, twice, then a residual block: S×S to S/4×S/4 at 4 widths."""
+    """Stages of a convolution and a residual block: at S×S and 1 width, then each at half and twice that."""
 
-    def __init__(self, in_channels: int, width: int) -> None:
+    def __init__(self, in_channels: int, width: int, count: int = 3) -> None:
         super().__init__()
-        self.stages = nn.Sequential(
-            nn.Conv2d(in_channels, width, 7, padding=3),
-            ResidualBlock(width),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            ResidualBlock(2 * width),
-            nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
-            ResidualBlock(4 * width),
-        )
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 7, padding=3), ResidualBlock(width)]
+        for _ in range(count - 1):
+            layers += [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), ResidualBlock(2 * width)]
+            width *= 2
+        self.stages = nn.Sequential(*layers)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features at S/4 (4 widths), S/2 (2 widths) and S (1 width)."""
-        whole = self.stages[:2](image)
-        half = self.stages[2:4](whole)
-        return self.stages[4:](half), half, whole
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of each stage, the last first: S/4 (4 widths), S/2 (2 widths), S (1 width)."""
+        found: tuple[Tensor, ...] = ()
+        features = image
+        for first in range(0, len(self.stages), 2):
+            features = self.stages[first + 1](self.stages[first](features))
+            found = (features, *found)
+        return found
 
 
 class Decoder(nn.Module):

@@ -1,8 +1,10 @@
 """Weights from `synthesis/weights`: checked against their card, and run.
 
-A model is two files: ``NAME.safetensors`` with both networks (prefixes ``segmentation.`` and ``synthesis.``)
-and ``NAME.card.json``, which says what they are, on what they were trained and how well they did. What the
-card does not vouch for is refused: random weights make plausible pictures.
+A model is two files: ``NAME.safetensors`` with the networks and ``NAME.card.json``, which says what they are,
+on what they were trained and how well they did. What the card does not vouch for is refused: random weights
+make plausible pictures. A model has one or more members, each a network for the segmentation and one for the
+synthesis (prefixes ``segmentation.0.``, ``synthesis.0.`` …) that were trained without some of the patients;
+they answer together.
 """
 
 from __future__ import annotations
@@ -10,19 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from synthesis.errors import UnusableModel
-from synthesis.models.mpr_vit import MprVit, Sizes
+from synthesis.models.mpr_vit import MprVit, Sizes, channels_of
 from synthesis.models.ta_vit import TaVit
+from synthesis.models.uptake import OUTPUTS, Uptake
 from synthesis.preprocess import FloatArray, ModelInput
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
@@ -30,35 +34,60 @@ DEFAULT = "small"
 BATCH = 8
 #: Δ fades to 0 where the T1W is darker than this: there is no tissue, and a halo around the head would show.
 AIR = 0.15
+#: In training more tumours enhance than do in patients. A card may correct the log odds by a slope and an
+#: offset; the offset counts where the tumour map says at least this, and in proportion below.
+SURE = 0.67
 #: What a card must say about the training.
 TRAINED_KEYS = ("dataset", "patients", "steps", "seconds", "validation")
 
 Report = Callable[[float], None]
+Part = Literal["segmentation", "synthesis"]
+#: (B,): indices of planes.
+Planes = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What the networks say about one patient, on the model grid; 0 in the planes that were left out."""
+class Synthesised:
+    """What the synthesis says of one patient, (D, S, S) on the model grid; 0 in air and planes left out."""
 
-    #: (D, S, S): T1C/level − T1/level.
+    #: T1C/level − T1W/level.
     delta: FloatArray
+    #: Probability of enhancement, 0–1.
+    chance: FloatArray
+    #: Standard deviation of Δ among members and mirror images.
+    spread: FloatArray
+
+
+@dataclass(frozen=True)
+class Prediction(Synthesised):
+    """What all networks say."""
+
     #: (D, S, S): probability of FLAIR abnormality, 0–1.
     tumour: FloatArray
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Both networks, ready."""
+    """All networks, ready."""
 
     name: str
     version: str
     #: SHA-256 of the weights file.
     digest: str
     card: dict[str, Any]
-    segmentation: MprVit
-    synthesis: TaVit
+    segmentation: tuple[nn.Module, ...]
+    synthesis: tuple[nn.Module, ...]
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def members(self) -> int:
+        """How many networks answer together."""
+        return len(self.synthesis)
+
+    def only(self, member: int) -> LoadedModel:
+        """Return this member alone: what is to judge the patients that it did not see."""
+        return replace(self, segmentation=(self.segmentation[member],), synthesis=(self.synthesis[member],))
 
     @property
     def caveat(self) -> str:
@@ -68,54 +97,106 @@ class LoadedModel:
     @property
     def size(self) -> int:
         """Rows and columns of the model grid."""
-        return self.synthesis.sizes.size
+        return self._sizes("synthesis").size
 
     def segment(self, found: ModelInput, report: Report = lambda share: None) -> FloatArray:
         """Return the probability of tumour, (D, S, S). `report` is told the share done, 0–1."""
         tumour = np.zeros(found.inside.shape, dtype=np.float32)
-        for planes, images in self._batches(found, report):
-            logits = self._run(self.segmentation, images)
-            tumour[planes] = logits.sigmoid().cpu().numpy() * found.inside[planes]
+        for planes in self._batches(found, report):
+            images = self._seen(found, planes, "segmentation")
+            chances = [
+                mirrored(self._run(net, mirrored(images, flip))[:, 0], flip).sigmoid()
+                for net in self.segmentation
+                for flip in self._flips
+            ]
+            tumour[planes] = torch.stack(chances).mean(dim=0).cpu().numpy() * found.inside[planes]
         return tumour
 
     def synthesise(
         self, found: ModelInput, tumour: FloatArray, report: Report = lambda share: None
-    ) -> FloatArray:
-        """Return Δ, (D, S, S), given the probability of tumour; 0 in air."""
-        delta = np.zeros(found.inside.shape, dtype=np.float32)
-        for planes, images in self._batches(found, report):
-            maps = self._tensor(tumour[planes][:, None])
-            delta[planes] = self._run(self.synthesis, images, maps).cpu().numpy() * found.inside[planes]
+    ) -> Synthesised:
+        """Return what is to be seen, given the probability of tumour (D, S, S).
+
+        It may be drawn or edited, too. Networks whose latent is not read from the map do not look at it; the
+        card's offsets of the odds always hold where it shows tumour.
+        """
+        parts = np.zeros((3, *found.inside.shape), dtype=np.float32)
+        shown, calibrated = (self.card.get(key, (1.0, 0.0)) for key in ("shown", "calibrated"))
+        for planes in self._batches(found, report):
+            answers = [
+                self._answer(member, found, planes, tumour, flip)
+                for member in range(self.members)
+                for flip in self._flips
+            ]
+            together = Uptake.mean(answers)
+            marked = (torch.from_numpy(tumour[planes][:, None]).to(self.device) / SURE).clamp(max=1.0)
+            deltas = torch.cat([answer.delta(shown[0], shown[1] * marked) for answer in answers], dim=1)
+            answer = (
+                together.delta(shown[0], shown[1] * marked)[:, 0],
+                together.chance(calibrated[0], calibrated[1] * marked)[:, 0],
+                deltas.std(dim=1, correction=0),
+            )
+            parts[:, planes] = torch.stack(answer).cpu().numpy() * found.inside[planes]
         tissue: FloatArray = np.clip(found.values[:, 0] / AIR, 0.0, 1.0)
-        return delta * tissue
+        return Synthesised(*(part * tissue for part in parts))
 
     def predict(self, found: ModelInput, report: Report = lambda share: None) -> Prediction:
-        """Return tumour and Δ. The same input gives the same output on the same machine."""
+        """Return all of it. The same input gives the same output on the same machine."""
         tumour = self.segment(found, lambda share: report(0.5 * share))
-        return Prediction(self.synthesise(found, tumour, lambda share: report(0.5 + 0.5 * share)), tumour)
+        made = self.synthesise(found, tumour, lambda share: report(0.5 + 0.5 * share))
+        return Prediction(made.delta, made.chance, made.spread, tumour)
 
-    def _batches(self, found: ModelInput, report: Report) -> Iterator[tuple[Any, Tensor]]:
-        """Yield the usable planes by eights, with their images (B, 2, S, S)."""
+    @property
+    def _flips(self) -> tuple[bool, ...]:
+        """Which mirror images are looked at: left and right of a head are alike."""
+        return (False, True) if self.card.get("mirrored") else (False,)
+
+    def _sizes(self, part: Part) -> Sizes:
+        return Sizes.from_json(self.card["sizes"][part])
+
+    def _answer(
+        self, member: int, found: ModelInput, planes: Planes, tumour: FloatArray, flip: bool
+    ) -> Uptake:
+        """Return what one synthesis network says of these planes, seen as they are or mirrored."""
+        net, sizes = self.synthesis[member], self._sizes("synthesis")
+        inputs = [mirrored(self._seen(found, planes, "synthesis"), flip)]
+        if sizes.latent == "map":
+            inputs.append(mirrored(self._tensor(tumour[planes][:, None]), flip))
+        elif sizes.latent == "features":
+            images = mirrored(self._seen(found, planes, "segmentation"), flip)
+            read = cast(MprVit, self.segmentation[member]).features
+            inputs.append(self._run(read, images, sizes.latent_stage).to(self.dtype))
+        return Uptake.of(mirrored(self._run(net, *inputs), flip))
+
+    def _batches(self, found: ModelInput, report: Report) -> Iterator[Planes]:
+        """Yield the usable planes by eights."""
         if found.values.shape[2:] != (self.size, self.size):
             raise ValueError(f"The model wants planes of {self.size}×{self.size}.")
         usable = np.flatnonzero(found.usable)
         for first in range(0, len(usable), BATCH):
-            planes = usable[first : first + BATCH]
-            yield planes, self._tensor(found.values[planes])
+            yield usable[first : first + BATCH]
             report(min(1.0, (first + BATCH) / len(usable)))
+
+    def _seen(self, found: ModelInput, planes: Planes, part: Part) -> Tensor:
+        """Return the images of these planes that the networks for this part see, (B, C, S, S)."""
+        return self._tensor(channels_of(found.values, planes, self._sizes(part)))
 
     def _tensor(self, values: FloatArray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self.dtype)
         return tensor.contiguous(memory_format=torch.channels_last)
 
-    def _run(self, net: nn.Module, *inputs: Tensor) -> Tensor:
-        """Return the network's single channel as float32, (B, S, S)."""
+    def _run(self, net: Callable[..., Tensor], *inputs: Tensor | int) -> Tensor:
+        """Return the network's answer, float32, (B, C, S, S)."""
         with (
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
         ):
-            out: Tensor = net(*inputs)
-        return out[:, 0].float()
+            return net(*inputs).float()
+
+
+def mirrored(values: Tensor, flip: bool) -> Tensor:
+    """Return (…, S, S) with left and right exchanged, or as it is."""
+    return values.flip(-1) if flip else values
 
 
 def load_model(
@@ -156,11 +237,11 @@ def build(stem: str, card: dict[str, Any], data: bytes, device: str | torch.devi
     where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     dtype = _fastest_safe(where)
     segmentation, synthesis = _networks(stem, card, data)
-    for part in (segmentation, synthesis):
-        if not part.decoder.head.weight.any():
+    for net in (*segmentation, *synthesis):
+        if not net.decoder.head.weight.any():
             raise UnusableModel("MODEL_UNTRAINED", f"Model {stem} was never trained: its last layer is zero.")
-        part.eval().requires_grad_(False)
-        part.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.eval().requires_grad_(False)
+        net.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     digest, version = hashlib.sha256(data).hexdigest(), str(card.get("version", "0"))
     return LoadedModel(stem, version, digest, card, segmentation, synthesis, where, dtype)
 
@@ -190,18 +271,34 @@ def _refuse_untrained(stem: str, card: dict[str, Any]) -> None:
         )
 
 
-def _networks(stem: str, card: dict[str, Any], data: bytes) -> tuple[MprVit, TaVit]:
+def _networks(
+    stem: str, card: dict[str, Any], data: bytes
+) -> tuple[tuple[MprVit, ...], tuple[MprVit | TaVit, ...]]:
     try:
         tensors = load_tensors(data)
-        segmentation, synthesis = (
-            MprVit(Sizes.from_json(card["sizes"]["segmentation"])),
-            TaVit(Sizes.from_json(card["sizes"]["synthesis"])),
+        finder, maker = (Sizes.from_json(card["sizes"][part]) for part in ("segmentation", "synthesis"))
+        _refuse_unlike(finder, maker)
+        members = range(int(card["members"]))
+        segmentation = tuple(MprVit(finder) for _ in members)
+        synthesis = tuple(
+            MprVit(maker, out_channels=OUTPUTS) if maker.latent == "none" else TaVit(maker) for _ in members
         )
-        segmentation.load_state_dict(_under("segmentation.", tensors))
-        synthesis.load_state_dict(_under("synthesis.", tensors))
+        for member in members:
+            segmentation[member].load_state_dict(_under(f"segmentation.{member}.", tensors))
+            synthesis[member].load_state_dict(_under(f"synthesis.{member}.", tensors))
+        if not synthesis:
+            raise ValueError("A model without members answers nothing.")
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UnusableModel("MODEL_DAMAGED", f"The weights of model {stem} do not fit its card.") from error
     return segmentation, synthesis
+
+
+def _refuse_unlike(segmentation: Sizes, synthesis: Sizes) -> None:
+    """Refuse two networks of which the second cannot use what the first says."""
+    if segmentation.size != synthesis.size:
+        raise ValueError("Both networks look at the same grid.")
+    if synthesis.latent == "features" and segmentation.width != synthesis.width:
+        raise ValueError("Features are read from a network of the same width.")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
