@@ -1,78 +1,150 @@
-"""`python -m training prepare | fit RECIPE | maps RECIPE | evaluate | export`."""
+"""`python -m training prepare | split | fit RECIPE | maps RECIPE | evaluate | compare A B | export`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
-
-import torch
 
 from training.recipes import RECIPES
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "synthesis" / "weights"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+FINE, NO = 0, 1
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    try:
+        return int(options.run(options))
+    except (FileExistsError, FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return NO
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from training.prepare import prepare_lesions, prepare_patients, summary
+
+    if options.source:
+        cases = prepare_patients(
+            options.source, options.work / "cache" / (options.name or options.source.name)
+        )
+    else:
+        cases = prepare_patients(options.data / "lgg", options.work / "cache" / "lgg")
+        prepare_lesions(options.data / "lesions", options.work / "cache" / "lesions")
+    print(summary(cases))
+    return FINE if any(case.count for case in cases) else NO
+
+
+def _split(options: argparse.Namespace) -> int:
+    from training.data import FOLDS
+    from training.splits import write_splits
+
+    for path in write_splits([options.work / "cache" / name for name in options.caches], FOLDS):
+        print(path)
+    return FINE
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from training.fit import Diverged, fit
+
+    try:
+        fit(RECIPES[options.recipe], options.work / "cache", _runs(options), options.resume, options.fold)
+    except Diverged as error:
+        print(error, file=sys.stderr)
+        return NO
+    return FINE
+
+
+def _maps(options: argparse.Namespace) -> int:
+    from training.fit import predict_maps
+
+    recipe = RECIPES[options.recipe]
+    predict_maps(recipe, options.work / "cache" / recipe.data, _runs(options))
+    return FINE
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from training.judging import judge_arms, judge_model
+
+    work = options.work
+    if options.arms:
+        recipes = [RECIPES[name] for name in options.arms]
+        page = judge_arms(
+            recipes, RECIPES[options.segmentation], options.data / "lgg", _runs(options), options.out
+        )
+    else:
+        page = judge_model(options.model, options.data / "lgg", work / "cache" / "lgg", options.out)
+    print(page)
+    return FINE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from training.compare import compare, read_arm, table, write_comparison
+
+    found = compare(read_arm(options.a), read_arm(options.b))
+    Console().print(table(found))
+    if options.out:
+        write_comparison(found, options.out)
+    return FINE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from training.judging import export
+
+    recipes = RECIPES[options.synthesis], RECIPES[options.segmentation]
+    export(options.name, *recipes, options.data / "lgg", options.work / "cache", _runs(options), options.out)
+    return FINE
+
+
+def _runs(options: argparse.Namespace) -> Path:
+    return Path(options.work / "runs")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/training"), help="cache and runs lie here")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with lgg/ and lesions/")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("prepare", help="DICOM and patches to arrays")
-    fit_parser = commands.add_parser("fit", help="train by a recipe")
-    fit_parser.add_argument("recipe", choices=sorted(RECIPES))
-    fit_parser.add_argument("--resume", action="store_true", help="go on where the run stopped")
-    maps_parser = commands.add_parser("maps", help="predict the tumour maps that condition the synthesis")
-    maps_parser.add_argument("recipe", choices=sorted(RECIPES))
-    evaluate_parser = commands.add_parser("evaluate", help="figures of the held-out patients")
-    evaluate_parser.add_argument("--model", default="default")
-    export_parser = commands.add_parser("export", help="weights and card for synthesis/weights")
-    export_parser.add_argument("synthesis", choices=sorted(RECIPES))
-    export_parser.add_argument("segmentation", choices=sorted(RECIPES))
-    export_parser.add_argument("--name", default="small")
-    export_parser.add_argument("--out", type=Path, default=WEIGHTS)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
-    cache, runs = options.work / "cache", options.work / "runs"
-    try:
-        _run(options, cache, runs)
-    except (FileExistsError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    commands = parser.add_subparsers(required=True)
 
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text)
+        added.set_defaults(run=run)
+        return added
 
-def _run(options: argparse.Namespace, cache: Path, runs: Path) -> None:
-    if options.command == "prepare":
-        from training.prepare import prepare_lesions, prepare_patients
-
-        prepare_patients(options.data / "lgg", cache / "lgg")
-        prepare_lesions(options.data / "lesions", cache / "lesions")
-    elif options.command == "fit":
-        from training.fit import fit
-
-        fit(RECIPES[options.recipe], cache, runs, options.resume)
-    elif options.command == "maps":
-        from training.fit import network, predict_maps
-
-        net = network(RECIPES[options.recipe])
-        net.load_state_dict(torch.load(runs / f"{options.recipe}.pt", weights_only=True)["average"])
-        predict_maps(net, cache / "lgg")
-    elif options.command == "evaluate":
-        from synthesis.models.load import load_model
-        from training.data import split
-        from training.evaluate import evaluate
-
-        print(json.dumps(evaluate(options.data / "lgg", split()[1], load_model(options.model)), indent=1))
-    elif options.command == "export":
-        from training.export import export
-
-        chosen = RECIPES[options.synthesis], RECIPES[options.segmentation]
-        export(options.data / "lgg", cache, runs, options.out, options.name, *chosen)
+    prepare = command("prepare", _prepare, "exams to arrays; says which are refused, and why")
+    prepare.add_argument(
+        "source", type=Path, nargs="?", help="UCSF-PDGM, BraTS or DICOM; else lgg and lesions"
+    )
+    prepare.add_argument("--name", help="of the cache; else the folder's")
+    split = command("split", _split, "write who is trained on and who is judged")
+    split.add_argument("caches", nargs="+")
+    fit = command("fit", _fit, "train by a recipe")
+    fit.add_argument("recipe", choices=sorted(RECIPES))
+    fit.add_argument("--fold", type=int, help="hold these patients out")
+    fit.add_argument("--resume", action="store_true", help="go on where the run stopped")
+    maps = command("maps", _maps, "predict, out of fold, the tumour maps that condition the synthesis")
+    maps.add_argument("recipe", choices=sorted(RECIPES))
+    evaluate = command("evaluate", _evaluate, "judge on patients never seen; write a report")
+    evaluate.add_argument("--model", default="default", help="weights that ship, cross-validated")
+    evaluate.add_argument("--arms", nargs="+", choices=sorted(RECIPES), help="or runs, beside each other")
+    evaluate.add_argument("--segmentation", default="small-segmentation", choices=sorted(RECIPES))
+    evaluate.add_argument("--out", type=Path, default=Path("build/report"), help="folder of the report")
+    compare = command("compare", _compare, "paired tests between two arms of reports")
+    compare.add_argument("a", metavar="A", help="REPORT or REPORT:ARM")
+    compare.add_argument("b", metavar="B")
+    compare.add_argument("--out", type=Path, help="also as JSON")
+    export = command("export", _export, "weights of all folds, and the card that vouches for them")
+    export.add_argument("synthesis", choices=sorted(RECIPES))
+    export.add_argument("segmentation", choices=sorted(RECIPES))
+    export.add_argument("--name", default="small")
+    export.add_argument("--out", type=Path, default=WEIGHTS)
+    return parser
 
 
 if __name__ == "__main__":

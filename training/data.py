@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.recipes import Recipe
+from training.splits import load_split
 
 FOLDS = Path(__file__).parent / "folds"
 #: A voxel enhances where T1C/level − T1/level is above this (MODEL notes, section 7).
@@ -21,11 +23,15 @@ ENHANCING = 0.2
 FAT = 1.8
 MOST_DELTA = 3.0
 T1, FLAIR, T1C, TUMOUR, BRAIN, INSIDE, MAP = range(7)
+#: Of the tumour, unsmoothed: above this it enhances clearly, and is shown twice as often.
+CLEARLY = 0.1
+#: Sides in pixels: of a token, of a crop, of a lesion patch; and of the token grid in tokens.
+TOKEN, CROP, LESION, TOKENS = 4, 64, 32, 30
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B slices: images (B, 2, S, S) and the rest (B, 1, S, S)."""
+    """B pictures: images (B, 2, S, S) and the rest (B, 1, S, S)."""
 
     images: Tensor
     #: T1C/level − T1/level, 0 in fat and outside the head.
@@ -36,12 +42,26 @@ class Batch:
     region: Tensor
     #: The tumour map that conditions the synthesis, 0–1, perturbed.
     map: Tensor
+    #: (B, 2): where the picture begins in the token grid; None for whole slices.
+    corners: Tensor | None = None
 
-    def split(self, parts: int) -> list[Batch]:
-        """Return the batch in this many parts: every n-th slice, so that each has some of every kind."""
-        names = [field.name for field in fields(self)]
-        chosen = [{name: getattr(self, name)[part::parts] for name in names} for part in range(parts)]
-        return [Batch(**tensors) for tensors in chosen if len(tensors["images"])]
+    def part(self, rows: slice) -> Batch:
+        """Return some of the pictures."""
+        corners = None if self.corners is None else self.corners[rows]
+        return self._each(lambda tensor: tensor[rows], corners)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on this device; the corners stay on the CPU, which reads them one by one."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True), self.corners)
+
+    def pin_memory(self) -> Batch:
+        """Return the batch where a GPU fetches it from; `DataLoader` calls this."""
+        return self._each(Tensor.pin_memory, self.corners)
+
+    def _each(self, change: Callable[[Tensor], Tensor], corners: Tensor | None) -> Batch:
+        images, *rest = (self.images, self.delta, self.tumour, self.region, self.map)
+        delta, tumour, region, maps = map(change, rest)
+        return Batch(change(images), delta, tumour, region, maps, corners)
 
 
 class Slices:
@@ -49,15 +69,35 @@ class Slices:
 
     def __init__(self, cache: Path, patients: frozenset[str], maps: str = "drawn") -> None:
         cases = json.loads((cache / "cases.json").read_text(encoding="utf-8"))
-        chosen = [case for case in cases if case["count"] and case["patient"] in patients]
+        chosen = [
+            case
+            for case in cases
+            if case["count"] and case["patient"] in patients and case.get("labelled", True)
+        ]
         if not chosen:
             raise FileNotFoundError(f"{cache} holds none of these {len(patients)} patients.")
         self.patients = tuple(case["patient"] for case in chosen)
-        self.index = np.concatenate([np.arange(c["first"], c["first"] + c["count"]) for c in chosen])
         names = ("values", "t1c", "tumour", "brain", "inside")
         self._arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="r") for name in names}
         self._predicted = np.load(cache / "predicted.npy", mmap_mode="r") if maps == "predicted" else None
-        self.with_tumour = self.index[(self._arrays["tumour"][self.index] > 127).sum(axis=(1, 2)) > 20]
+        #: Of every patient, its slices; those of them with tumour; whether the tumour enhances.
+        self.slices = [np.arange(case["first"], case["first"] + case["count"]) for case in chosen]
+        self.with_tumour = [own[self._shows_tumour(own)] for own in self.slices]
+        self.enhances = np.array([self._enhancing_share(own) >= CLEARLY for own in self.with_tumour])
+
+    @property
+    def index(self) -> npt.NDArray[np.int64]:
+        """All slices of all patients."""
+        return np.concatenate(self.slices)
+
+    def draw(self, tumour: bool, random: np.random.Generator) -> int:
+        """Return a slice: each patient has the same chance, with `tumour` the enhancing ones twice that."""
+        pool = self.with_tumour if tumour else self.slices
+        weight = np.array([float(len(own) > 0) for own in pool])
+        if tumour:
+            weight *= 1 + self.enhances
+        patient = random.choice(len(pool), p=weight / weight.sum())
+        return int(random.choice(pool[patient]))
 
     def channels(self, index: int) -> npt.NDArray[np.float32]:
         """Return slice `index` of the cache as (7, S, S): T1, FLAIR, T1C, tumour, brain, inside, map."""
@@ -67,18 +107,49 @@ class Slices:
         stack.append(tumour if self._predicted is None else self._predicted[index] / 255.0)
         return np.stack(stack).astype(np.float32)
 
+    def _shows_tumour(self, own: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return np.asarray((self._arrays["tumour"][own] > 127).sum(axis=(1, 2)) > 20)
+
+    def _enhancing_share(self, own: npt.NDArray[np.int64]) -> float:
+        """Return the share of the tumour that enhances, in these slices."""
+        marked = self._arrays["tumour"][own] > 127
+        uptake = self._arrays["t1c"][own].astype(np.float32) - self._arrays["values"][own][:, 0]
+        return float((uptake[marked] > ENHANCING).mean()) if marked.any() else 0.0
+
 
 class Lesions:
-    """The lesion slices of 32×32, for transplants."""
+    """The lesion slices of 32×32, to learn from as they are, and to transplant."""
 
-    def __init__(self, cache: Path) -> None:
-        self.values = np.load(cache / "values.npy", mmap_mode="r")
-        self.t1c = np.load(cache / "t1c.npy", mmap_mode="r")
-        self.mask = np.load(cache / "mask.npy", mmap_mode="r")
+    def __init__(self, cache: Path, patients: Callable[[str], bool] = lambda patient: True) -> None:
+        self.values, self.t1c, self.mask, self.inside = (
+            np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("values", "t1c", "mask", "inside")
+        )
+        cases = json.loads((cache / "cases.json").read_text(encoding="utf-8"))
+        self.slices = [
+            np.arange(case["first"], case["first"] + case["count"])
+            for case in cases
+            if case["count"] and patients(case["patient"])
+        ]
+
+    @property
+    def index(self) -> npt.NDArray[np.int64]:
+        """All slices of all lesions."""
+        return np.concatenate(self.slices)
+
+    def draw(self, random: np.random.Generator) -> int:
+        """Return a slice: each lesion has the same chance."""
+        return int(random.choice(self.slices[random.integers(len(self.slices))]))
+
+    def channels(self, index: int) -> npt.NDArray[np.float32]:
+        """Return slice `index` as `Slices.channels` does, (7, 32, 32): all that is not padding is brain."""
+        tumour, inside = self.mask[index] > 0, self.inside[index]
+        return np.stack([*self.values[index], self.t1c[index], tumour, inside, inside, tumour]).astype(
+            np.float32
+        )
 
     def transplant(self, channels: npt.NDArray[np.float32], random: np.random.Generator) -> None:
         """Blend a lesion into the brain of a slice (7, S, S), in place; do nothing where there is no room."""
-        index = int(random.integers(len(self.mask)))
+        index = self.draw(random)
         patch = np.stack([*self.values[index], self.t1c[index], self.mask[index] > 0]).astype(np.float32)
         patch = np.rot90(patch, int(random.integers(4)), axes=(1, 2))
         if random.random() < 0.5:
@@ -103,68 +174,119 @@ class Lesions:
         channels[MAP][here] = np.maximum((1 - blend) * channels[MAP][here], marked)
 
 
-def split(name: str = "lgg") -> tuple[frozenset[str], frozenset[str]]:
-    """Return (patients to train on, patients held out) of ``folds/NAME.json``."""
-    values = json.loads((FOLDS / f"{name}.json").read_text(encoding="utf-8"))
-    train, held_out = frozenset(values["train"]), frozenset(values["held_out"])
-    if train & held_out:
-        raise ValueError(f"The split {name} has patients on both sides.")
-    return train, held_out
+def folds(name: str = "lgg") -> tuple[frozenset[str], ...]:
+    """Return the patients of each fold of ``folds/NAME.json``; one stands in one fold only."""
+    return load_split(FOLDS / f"{name}.json").folds
 
 
-def training_batch(slices: Slices, lesions: Lesions | None, recipe: Recipe, step: int) -> Batch:
+def split(fold: int, name: str = "lgg") -> tuple[frozenset[str], frozenset[str]]:
+    """Return (patients to train on, patients held out): this fold is held out.
+
+    Where a part is called "train" only that one is trained on, whichever of the others is held out.
+    """
+    parts = load_split(FOLDS / f"{name}.json")
+    train = parts.folds[parts.names.index("train")] if "train" in parts.names else parts.others(fold)
+    return train, parts.folds[fold]
+
+
+def trains_on_lesion(patient: str) -> bool:
+    """Return whether a lesion's patient is trained on: every eighth is held out, by number."""
+    return int(patient.split("_")[1]) % 8 != 0
+
+
+def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recipe, step: int) -> Batch:
     """Return the batch of this step: sampled, transplanted, augmented; decided by seed and step alone."""
     random = np.random.default_rng([recipe.seed, step])
-    stacks = []
-    for number in range(recipe.batch):
-        must = number < recipe.tumour_share * recipe.batch
-        stack = slices.channels(int(random.choice(slices.with_tumour if must else slices.index)))
+    stage = recipe.stage(step)
+    stacks, musts = [], []
+    for number in range(stage.batch):
+        if stage.view == "lesions" and lesions is not None:
+            stacks.append(lesions.channels(lesions.draw(random)))
+            continue
+        if slices is None:
+            raise ValueError(f"{recipe.name} wants slices, and there are none.")
+        musts.append(number < recipe.tumour_share * stage.batch)
+        stack = slices.channels(slices.draw(musts[-1], random))
         if lesions is not None and random.random() < recipe.transplants:
             lesions.transplant(stack, random)
+        if random.random() < recipe.stripped:
+            stack *= stack[BRAIN]
         stacks.append(stack)
-    moved = _move(torch.from_numpy(np.stack(stacks)), random)
+    moved = torch.from_numpy(np.stack(stacks))
+    if stage.view == "lesions":
+        moved = _move(torch.rot90(moved, int(random.integers(4)), (2, 3)), random, most_scale=0.25)
+        corners = torch.from_numpy(random.integers(0, TOKENS - LESION // TOKEN + 1, (len(moved), 2)))
+    else:
+        moved = _move(moved, random)
+        corners = None
+    if stage.view == "crops":
+        moved, corners = _crop(moved, musts, random)
     moved[:, [T1, T1C]] = _rescale(moved[:, [T1, T1C]], random)  # together: where nothing enhances Δ stays 0
     moved[:, [FLAIR]] = _rescale(moved[:, [FLAIR]], random)
-    return _batch(moved, perturbed(moved[:, MAP : MAP + 1], random))
+    maps = moved[:, MAP : MAP + 1]
+    return _batch(moved, perturbed(maps, random) if recipe.perturbed else maps, corners)
 
 
-def plain_batch(slices: Slices, index: npt.NDArray[np.int64]) -> Batch:
+def plain_batch(slices: Slices | Lesions, index: npt.NDArray[np.int64]) -> Batch:
     """Return these slices as they are."""
     stack = torch.from_numpy(np.stack([slices.channels(int(i)) for i in index]))
-    return _batch(stack, stack[:, MAP : MAP + 1])
+    corners = None
+    if isinstance(slices, Lesions):
+        corners = torch.full((len(stack), 2), (TOKENS - LESION // TOKEN) // 2)
+    return _batch(stack, stack[:, MAP : MAP + 1], corners)
 
 
 def perturbed(maps: Tensor, random: np.random.Generator) -> Tensor:
     """Return maps (B, 1, S, S) as wrong as a segmentation of a new patient may be."""
     out = []
     for one in maps[:, None]:
-        amount = int(random.integers(-2, 3))
+        amount = int(random.integers(-1, 2))
         if amount:
             wide = functional.max_pool2d(one * np.sign(amount), 2 * abs(amount) + 1, 1, abs(amount))
             one = wide * np.sign(amount)
         one = functional.avg_pool2d(one, 3, 1, 1)
-        keep = 0.0 if random.random() < 0.15 else float(random.uniform(0.6, 1.0))
-        noise = torch.from_numpy(random.normal(0, 0.3, (1, 1, 8, 8)).astype(np.float32))
+        keep = 0.0 if random.random() < 0.08 else float(random.uniform(0.7, 1.0))
+        noise = torch.from_numpy(random.normal(0, 0.15, (1, 1, 8, 8)).astype(np.float32))
         noise = functional.interpolate(noise, one.shape[-2:], mode="bicubic", align_corners=False)
         out.append((one * keep * (1 + noise)).clamp(0, 1))
     return torch.cat(out)
 
 
-def _batch(stack: Tensor, maps: Tensor) -> Batch:
+def _crop(stack: Tensor, musts: Sequence[bool], random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return crops (B, C, 64, 64) on whole tokens, around tumour where it must be; and corners (B, 2)."""
+    most = (stack.shape[-1] - CROP) // TOKEN
+    crops, corners = [], []
+    for one, must in zip(stack, musts, strict=True):
+        room = (one[TUMOUR] > 0.5).nonzero() if must else (one[INSIDE] > 0.5).nonzero()
+        centre = room[int(random.integers(len(room)))].numpy() if len(room) else np.array([60, 60])
+        wanted = (centre - CROP / 2 + random.integers(-12, 13, 2)) / TOKEN
+        row, column = (int(value) for value in np.clip(np.round(wanted), 0, most))
+        here = np.s_[:, TOKEN * row : TOKEN * row + CROP, TOKEN * column : TOKEN * column + CROP]
+        crops.append(one[here])
+        corners.append((row, column))
+    return torch.stack(crops), torch.tensor(corners)
+
+
+def _batch(stack: Tensor, maps: Tensor, corners: Tensor | None = None) -> Batch:
     part = {name: stack[:, name : name + 1] for name in range(MAP)}
     inside, brain = (part[INSIDE] > 0.5).float(), (part[BRAIN] > 0.5).float()
     lean = 1 - (part[T1] > FAT).float()
     delta = (part[T1C] - part[T1]).clamp(-1.0, MOST_DELTA) * lean * inside
     return Batch(
-        stack[:, :2].contiguous(), delta, (part[TUMOUR] > 0.5).float(), inside + brain * inside, maps
+        stack[:, :2].contiguous(),
+        delta,
+        (part[TUMOUR] > 0.5).float(),
+        inside + brain * inside,
+        maps,
+        corners,
     )
 
 
-def _move(stack: Tensor, random: np.random.Generator) -> Tensor:
-    """Flip, rotate by up to 10°, scale by up to 10 %, shift by up to 8 %; one draw per slice."""
+def _move(stack: Tensor, random: np.random.Generator, most_scale: float = 0.1) -> Tensor:
+    """Flip, rotate by up to 10°, scale by up to `most_scale`, shift by up to 8 %; one draw per slice."""
     count = len(stack)
     angle = np.deg2rad(random.uniform(-10, 10, count))
-    scale = random.uniform(0.9, 1.1, count)
+    scale = random.uniform(1 - most_scale, 1 + most_scale, count)
     mirror = np.where(random.random(count) < 0.5, -1.0, 1.0)
     shift = random.uniform(-0.08, 0.08, (count, 2))
     theta = np.zeros((count, 2, 3), dtype=np.float32)
@@ -177,6 +299,6 @@ def _move(stack: Tensor, random: np.random.Generator) -> Tensor:
 
 def _rescale(values: Tensor, random: np.random.Generator) -> Tensor:
     """Change gamma and gain of (B, C, S, S), a slice at a time: another scanner, a level measured wrongly."""
-    gamma = torch.from_numpy(random.uniform(0.8, 1.25, (len(values), 1, 1, 1)).astype(np.float32))
-    gain = torch.from_numpy(random.uniform(0.93, 1.07, (len(values), 1, 1, 1)).astype(np.float32))
+    gamma = torch.from_numpy(random.uniform(0.88, 1.14, (len(values), 1, 1, 1)).astype(np.float32))
+    gain = torch.from_numpy(random.uniform(0.96, 1.04, (len(values), 1, 1, 1)).astype(np.float32))
     return gain * values.clamp(min=0) ** gamma

@@ -1,0 +1,159 @@
+"""Batches: the same every time, nobody on two sides, and pictures that show what they are meant to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_training
+import torch
+from tiny_training import FOLD, RECIPE
+from torch.nn.functional import max_pool2d
+
+from training.data import (
+    BRAIN,
+    CROP,
+    FOLDS,
+    T1,
+    T1C,
+    TOKEN,
+    TUMOUR,
+    Batch,
+    Lesions,
+    Slices,
+    folds,
+    perturbed,
+    plain_batch,
+    split,
+    training_batch,
+    trains_on_lesion,
+)
+from training.recipes import Stage
+
+ALL_FOLDS = sorted(path.stem for path in FOLDS.glob("lgg*.json"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_training.write_cache(tmp_path_factory.mktemp("work") / "cache")
+
+
+@pytest.fixture
+def slices(cache: Path) -> Slices:
+    return Slices(cache / "lgg", split(FOLD)[0])
+
+
+@pytest.fixture
+def lesions(cache: Path) -> Lesions:
+    return Lesions(cache / "lesions", trains_on_lesion)
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    found = [batch.images, batch.delta, batch.tumour, batch.region, batch.map]
+    return found if batch.corners is None else [*found, batch.corners]
+
+
+def test_a_step_sees_the_same_batch_in_every_run(slices: Slices, lesions: Lesions) -> None:
+    for step in (0, 4):
+        one, again = (training_batch(slices, lesions, RECIPE, step) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(again), strict=True))
+    assert not torch.equal(one.images, training_batch(slices, lesions, RECIPE, 5).images)
+
+
+def test_each_stage_has_pictures_of_its_kind(slices: Slices, lesions: Lesions) -> None:
+    recipe = replace(RECIPE, stages=(Stage("lesions", 1, 3), Stage("crops", 1, 3), Stage("slices", 1, 3)))
+    sides = [training_batch(slices, lesions, recipe, step).images.shape for step in range(3)]
+    assert sides == [(3, 2, 32, 32), (3, 2, CROP, CROP), (3, 2, 120, 120)]
+
+
+@pytest.mark.parametrize("name", ALL_FOLDS)
+def test_nobody_is_in_two_folds(name: str) -> None:
+    parts = folds(name)
+    assert all(parts)
+    assert not any(one & other for one, other in combinations(parts, 2))
+    for fold, held_out in enumerate(parts):
+        train, out = split(fold, name)
+        assert out == held_out
+        assert train == frozenset().union(*parts) - held_out
+
+
+def test_a_patient_in_two_folds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "twice.json").write_text(json.dumps({"folds": [["a", "b"], ["b"]]}), encoding="utf-8")
+    monkeypatch.setattr("training.data.FOLDS", tmp_path)
+    with pytest.raises(ValueError, match="two folds"):
+        folds("twice")
+
+
+def test_training_slices_are_of_no_patient_who_is_held_out(cache: Path) -> None:
+    train, held_out = (Slices(cache / "lgg", patients) for patients in split(FOLD))
+    assert not set(train.patients) & set(held_out.patients)
+    assert not set(train.index) & set(held_out.index)
+
+
+def test_lesions_of_one_patient_are_all_trained_on_or_all_held_out(cache: Path) -> None:
+    assert len(Lesions(cache / "lesions", trains_on_lesion).index) == 3
+    assert len(Lesions(cache / "lesions", lambda patient: not trains_on_lesion(patient)).index) == 1
+    assert trains_on_lesion("BraTS20_003_lesion3") == trains_on_lesion("BraTS20_003_lesion4")
+
+
+def test_a_cache_without_these_patients_is_refused(cache: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="none of these 1 patients"):
+        Slices(cache / "lgg", frozenset({"somebody else"}))
+
+
+def test_crops_lie_on_whole_tokens_and_show_tumour_where_they_must(slices: Slices) -> None:
+    recipe = replace(RECIPE, stages=(Stage("crops", 9, 8),), tumour_share=0.5, transplants=0.0)
+    for step in range(3):
+        batch = training_batch(slices, None, recipe, step)
+        assert batch.corners is not None
+        assert 0 <= int(batch.corners.min()) <= int(batch.corners.max()) <= (120 - CROP) // TOKEN
+        assert (batch.tumour[:4].flatten(1).sum(1) > 0).all()
+
+
+def test_where_nothing_enhances_delta_stays_zero_under_augmentation(cache: Path) -> None:
+    slices = Slices(cache / "lgg", split(FOLD)[0])
+    recipe = replace(RECIPE, stages=(Stage("slices", 1, 8),), transplants=0.0)
+    batch = training_batch(slices, None, recipe, 0)
+    away = max_pool2d(batch.tumour, 5, 1, 2) == 0
+    assert float(batch.delta[away].abs().max()) < 1e-4
+    assert float(batch.delta[~away].max()) > 0.3
+
+
+def test_pictures_without_skull_show_the_brain_alone(slices: Slices) -> None:
+    recipe = replace(RECIPE, stages=(Stage("slices", 1, 4),), transplants=0.0, stripped=1.0)
+    batch = training_batch(slices, None, recipe, 0)
+    assert not (batch.region == 1).any()
+    assert not batch.images[(batch.region == 0).expand_as(batch.images)].gt(0.9).any()
+
+
+def test_a_transplant_brings_its_enhancement_and_its_mask(slices: Slices, lesions: Lesions) -> None:
+    channels = slices.channels(int(slices.index[1]))
+    channels[TUMOUR] = 0
+    channels[T1C] = channels[T1]
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        lesions.transplant(channels, random)
+    brighter = channels[T1C] - channels[T1] > 0.4
+    assert brighter.sum() > 100
+    assert channels[TUMOUR][brighter].mean() > 0.9
+    assert channels[BRAIN][brighter].all()
+
+
+def test_perturbed_maps_stay_probabilities_and_some_are_left_out() -> None:
+    maps = torch.zeros(80, 1, 48, 48)
+    maps[:, :, 16:32, 16:32] = 1
+    out = perturbed(maps, np.random.default_rng(0))
+    assert 0 <= float(out.min()) <= float(out.max()) <= 1
+    assert not torch.equal(out[0], out[1])
+    left_out = int((out.amax(dim=(1, 2, 3)) == 0).sum())
+    assert 1 <= left_out <= 20
+
+
+def test_a_batch_taken_apart_keeps_its_pictures_together(slices: Slices) -> None:
+    batch = plain_batch(slices, slices.index[:4])
+    part = batch.part(slice(1, 3)).to(torch.device("cpu"))
+    assert all(torch.equal(a, b[1:3]) for a, b in zip(tensors(part), tensors(batch), strict=True))

@@ -1,0 +1,84 @@
+"""What `evaluate` and `export` put together: which arms are judged on whom, and what the card says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from synthesis.models.load import LoadedModel, load_model
+from training.arms import Arm, cross_validated, drawn_map, mean_uptake, trained, uptake_on_map
+from training.evaluate import Evaluation, evaluate, summary
+from training.export import pack, save
+from training.prepare import Exam, find_exams
+from training.recipes import Recipe
+from training.report import write_report
+
+
+def judge_model(name: str, source: Path, cache: Path, out: Path) -> Path:
+    """Report on weights that ship: each patient by the member that did not see him; return the page.
+
+    Parameters
+    ----------
+    name : str
+        Of the model.
+    source : Path
+        Folder of the exams.
+    cache : Path
+        Of the same patients, for the baseline "mean uptake × map".
+    out : Path
+        Folder of the report.
+    """
+    model = load_model(name, "cpu")
+    found = evaluate(_exams(source, _held_out(model)), _arms(model, cache))
+    return write_report(found, out, f"Model {model.name} {model.version}, cross-validated.")
+
+
+def judge_arms(recipes: Sequence[Recipe], segmentation: Recipe, source: Path, runs: Path, out: Path) -> Path:
+    """Report on runs beside each other, on the patients that all of them held out; return the page."""
+    models = [trained(recipe, segmentation, runs) for recipe in recipes]
+    patients = frozenset.intersection(*(_held_out(model) for model in models))
+    arms = [cross_validated(model, recipe.name) for model, recipe in zip(models, recipes, strict=True)]
+    found = evaluate(_exams(source, patients), arms)
+    return write_report(
+        found, out, f"Runs of {', '.join(recipe.name for recipe in recipes)}, held-out patients."
+    )
+
+
+def export(
+    name: str, synthesis: Recipe, segmentation: Recipe, source: Path, cache: Path, runs: Path, out: Path
+) -> None:
+    """Write the weights of all folds and their card, judged as they ship; the report lies beside the runs."""
+    model, data = pack(name, synthesis, segmentation, cache, runs)
+    found = evaluate(_exams(source, _held_out(model)), _arms(model, cache / "lgg"))
+    write_report(found, runs.parent / f"report-{name}", f"Model {name} {model.version}, cross-validated.")
+    model.card["trained"]["validation"] = on_the_card(found)
+    save(model, data, out)
+
+
+def on_the_card(found: Evaluation) -> dict[str, Any]:
+    """Return the summary as the card holds it."""
+    return {
+        "note": "cross-validated: each patient judged by the member that did not see him; mean, standard "
+        "deviation and bootstrap interval over patients, on the T1W's own grid; over_identity: paired "
+        "difference to the T1W taken for the T1C",
+        **json.loads(json.dumps(summary(found))),
+    }
+
+
+def _arms(model: LoadedModel, cache: Path) -> list[Arm]:
+    held_out = [frozenset(fold) for fold in model.card["folds"]["held_out"]]
+    own = cross_validated(model)
+    return [own, uptake_on_map(own, mean_uptake(cache, held_out)), drawn_map(model)]
+
+
+def _held_out(model: LoadedModel) -> frozenset[str]:
+    return frozenset().union(*map(frozenset, model.card["folds"]["held_out"]))
+
+
+def _exams(source: Path, patients: frozenset[str]) -> list[Exam]:
+    found = [exam for exam in find_exams(source) if exam.patient in patients]
+    if not found:
+        raise FileNotFoundError(f"{source} holds none of the {len(patients)} patients to judge on.")
+    return found

@@ -1,0 +1,82 @@
+"""What a network is asked for: the losses, and the error by which a run is judged without any tumour mask."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from synthesis.models.mpr_vit import Sizes, narrowed
+from synthesis.models.ta_vit import TaVit
+from synthesis.models.uptake import OUTPUTS, Uptake
+from training.data import ENHANCING, Batch
+
+#: Weights of a voxel in the synthesis loss: air, head, brain; added in tumour, and where tumour enhances.
+REGION_WEIGHTS = (0.02, 0.3, 1.0)
+TUMOUR_WEIGHT, ENHANCING_WEIGHT = 2.0, 2.0
+#: The square asks for the mean, which is what an uncertain voxel should show; L1 bears outliers.
+SQUARE_WEIGHT, ABSOLUTE_WEIGHT = 2.0, 0.5
+#: Of the cross entropy of the chance to enhance, beside the errors of the amounts.
+CHANCE_WEIGHT = 1.0
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether this device computes in bfloat16: emulated, it is far slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def answer(net: nn.Module, batch: Batch, wraps: nn.Module | None = None) -> Tensor:
+    """Return the network's output, float32, (B, C, S, S); computed in bfloat16 where the device has it.
+
+    `wraps` is the network itself where `net` is what several processes have in its place.
+    """
+    itself, device = wraps or net, batch.images.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+        images = narrowed(batch.images, cast(Sizes, itself.sizes))
+        images = images.contiguous(memory_format=torch.channels_last)
+        sources = (batch.map,) if isinstance(itself, TaVit) else ()
+        out: Tensor = net(images, *sources, batch.corners)
+    return out.float()
+
+
+def loss_of(out: Tensor, batch: Batch) -> Tensor:
+    """Return the loss of what a network answered to this batch: one channel is a segmentation."""
+    if out.shape[1] == OUTPUTS:
+        return synthesis_loss(Uptake.of(out), batch)
+    return segmentation_loss(out, batch)
+
+
+def segmentation_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Return cross entropy in the head plus 1 − soft Dice over the batch."""
+    head = (batch.region > 0).float()
+    entropy = functional.binary_cross_entropy_with_logits(logits, batch.tumour, reduction="none")
+    share = (logits.sigmoid() * head, batch.tumour * head)
+    dice = 2 * (share[0] * share[1]).sum() / (share[0].sum() + share[1].sum() + 1.0)
+    return (entropy * head).sum() / head.sum() + 1 - dice
+
+
+def synthesis_loss(uptake: Uptake, batch: Batch) -> Tensor:
+    """Return the errors of the amounts, given what enhances, of their mean, and of the chance to enhance."""
+    weight = torch.tensor(REGION_WEIGHTS, device=batch.region.device)[batch.region.round().long()]
+    enhances = (functional.avg_pool2d(batch.delta, 3, 1, 1) > ENHANCING).float()
+    weight = weight + batch.tumour * (TUMOUR_WEIGHT + ENHANCING_WEIGHT * enhances)
+    given = uptake.base + enhances * uptake.amplitude - batch.delta
+    mean = uptake.delta() - batch.delta
+    amount = SQUARE_WEIGHT * (given.square() + mean.square()) + ABSOLUTE_WEIGHT * given.abs()
+    chance = functional.binary_cross_entropy_with_logits(uptake.log_odds, enhances, reduction="none")
+    return (weight * (amount + CHANCE_WEIGHT * chance)).sum() / weight.sum()
+
+
+def squared_error(out: Tensor, batch: Batch) -> tuple[float, float]:
+    """Return the sum of the squared errors of Δ over the head, and its voxels; none for a segmentation.
+
+    The tumour mask has no part in it, neither as a region nor as a weight.
+    """
+    if out.shape[1] != OUTPUTS:
+        return 0.0, 0.0
+    head = (batch.region > 0).float()
+    return float(((Uptake.of(out).delta() - batch.delta).square() * head).sum()), float(head.sum())
