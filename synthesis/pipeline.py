@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import SimpleITK as sitk
 from pydicom import Dataset
 
+from synthesis import confidence, guard
 from synthesis.derive.mr import SyntheticMR, derive_t1c, refuse_synthetic
 from synthesis.derive.provenance import Maker
 from synthesis.errors import RefusedInput
@@ -98,10 +99,13 @@ def run(
     with clock.step("normalise"):
         found = to_model_grid(t1.image, placed.flair_on_t1, model.size)
         said += _left_out(found)
+        unusual = guard.check(found, model.card)
     with clock.step("segment") as part:
         tumour = model.segment(found, part)
     with clock.step("synthesise") as part:
         made = model.synthesise(found, tumour, part)
+        trust = confidence.sentences(made.delta, made.chance, tumour, model.card)
+        said += [*unusual, *trust]
     with clock.step("restore"):
         t1c = restore(made.delta, found.grid, t1.image, found.t1_level)
         probability = restore_map(tumour, found.grid, t1.image)
@@ -114,6 +118,7 @@ def run(
             found.t1_level,
             Maker(model.name, model.version, model.digest, model.caveat),
             made=datetime.datetime.now(),
+            notes=(*unusual, *trust),
         )
         said += derived.remarks
         instances = _written(derived.instances, out)

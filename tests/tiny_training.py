@@ -1,19 +1,21 @@
 """A training of seconds: a small network, made-up patients in the real folds, lesions; also as a program.
 
 ``python -m torch.distributed.run … tiny_training.py WORK STEPS`` trains in ``WORK/runs`` from ``WORK/cache``,
-in float32.
+in float32, without clipping.
 ``python tiny_training.py WORK save`` writes the run's file again and again, until it is killed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import training.run
 from synthesis.models.mpr_vit import SIZES, Sizes
 from training.data import folds
 from training.fit import fit
@@ -86,6 +88,7 @@ def main(work: Path, what: str) -> None:
     path = path_of(RECIPE, work / "runs", FOLD)
     if what != "save":
         del torch.cpu._is_avx512_bf16_supported
+        training.run.LONGEST_GRADIENT = math.inf
         fit(RECIPE, work / "cache", work / "runs", False, FOLD, most_steps=int(what))
         return
     run = start(RECIPE)

@@ -12,6 +12,8 @@ from training.recipes import RECIPES
 WEIGHTS = Path(__file__).resolve().parents[1] / "synthesis" / "weights"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 FINE, NO = 0, 1
+#: Columns of a table that goes to a file.
+WIDE = 140
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,7 +90,8 @@ def _compare(options: argparse.Namespace) -> int:
     from training.compare import compare, read_arm, table, write_comparison
 
     found = compare(read_arm(options.a), read_arm(options.b))
-    Console().print(table(found))
+    terminal = Console()
+    (terminal if terminal.is_terminal else Console(width=WIDE)).print(table(found))
     if options.out:
         write_comparison(found, options.out)
     return FINE

@@ -201,12 +201,13 @@ def curve(answers: Sequence[tuple[float, bool]]) -> dict[str, Any]:
     gain = (bare - truth) ** 2 - (said - truth) ** 2
     draws = np.random.default_rng(SEED).integers(0, len(gain), (RESAMPLED, len(gain)))
     slope, offset = _fit(numbers, truth)
+    tells = 0 < truth.sum() < len(truth) and slope > 0
     return {
         "slope": _round(slope),
         "offset": _round(offset),
         "patients": len(truth),
         "yes": int(truth.sum()),
-        "informative": bool(slope > 0 and float((gain[draws].mean(axis=1) > 0).mean()) >= SURE),
+        "informative": bool(tells and float((gain[draws].mean(axis=1) > 0).mean()) >= SURE),
         "brier": _round(float(np.mean((said - truth) ** 2))),
         "brier_of_the_bare_share": _round(float(np.mean((bare - truth) ** 2))),
         "auc": _round(auc(numbers[truth > 0], numbers[truth == 0])),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from synthesis.models.load import LoadedModel, load_model
 from training.arms import Arm, cross_validated, drawn_map, mean_uptake, trained, uptake_on_map
+from training.calibrate import calibrate
 from training.evaluate import Evaluation, evaluate, summary
 from training.export import pack, save
 from training.prepare import Exam, find_exams
@@ -51,10 +53,11 @@ def export(
 ) -> None:
     """Write the weights of all folds and their card, judged as they ship; the report lies beside the runs."""
     model, data = pack(name, synthesis, segmentation, cache, runs)
-    found = evaluate(_exams(source, _held_out(model)), _arms(model, cache / "lgg"))
+    exams, arms = _exams(source, _held_out(model)), _arms(model, cache / "lgg")
+    found = evaluate(exams, arms)
     write_report(found, runs.parent / f"report-{name}", f"Model {name} {model.version}, cross-validated.")
     model.card["trained"]["validation"] = on_the_card(found)
-    save(model, data, out)
+    save(replace(model, card=model.card | calibrate(arms[0], exams)), data, out)
 
 
 def on_the_card(found: Evaluation) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class _Shared:
     lossy: LossyCompression | None
     scaling: Scaling
     window: tuple[float, float]
+    comments: str
 
 
 class SyntheticMR(SOPClass):
@@ -136,7 +137,7 @@ class SyntheticMR(SOPClass):
     def _put_series(self, shared: _Shared) -> None:
         self.FrameOfReferenceUID = shared.frame_of_reference_uid
         self.BodyPartExamined = shared.body_part
-        self.ImageComments = f"{IMAGE_COMMENTS} {shared.maker.caveat}".rstrip()
+        self.ImageComments = shared.comments
 
     def _put_provenance(self, shared: _Shared, sources: list[Dataset]) -> None:
         self.SyntheticData = "YES"
@@ -213,6 +214,7 @@ def derive_t1c(
     made: datetime.datetime,
     resampled: bool = True,
     parameters: Iterable[str] = (),
+    notes: Iterable[str] = (),
 ) -> Derived:
     """Return the synthetic T1C as DICOM objects, one per T1W slice.
 
@@ -234,12 +236,14 @@ def derive_t1c(
         The FLAIR was resampled.
     parameters
         Settings that change the pixels: identifiers follow from them.
+    notes
+        What a reader must know of this result, as sentences; goes into every image.
     """
     values = sitk.GetArrayFromImage(t1c)
     if values.shape != sitk.GetArrayViewFromImage(t1.image).shape:
         raise ValueError("The synthetic volume does not lie on the T1W's grid.")
     scaling, remarks = scaling_of(values, level, t1.bits_stored)
-    shared, said = _shared(t1, flair, maker, made, resampled, scaling, level, parameters)
+    shared, said = _shared(t1, flair, maker, made, resampled, scaling, level, parameters, notes)
     remarks += said
     used = flair_slices(t1.image, flair.image, transform)
     instances = []
@@ -284,6 +288,7 @@ def _shared(
     scaling: Scaling,
     level: float,
     parameters: Iterable[str],
+    notes: Iterable[str],
 ) -> tuple[_Shared, tuple[str, ...]]:
     header = t1.headers[0]
     patient_and_study, said = sanitise(header, PATIENT_AND_STUDY)
@@ -318,6 +323,7 @@ def _shared(
             (WINDOW_CENTER * level - scaling.offset) * scaling.factor,
             max(1.0, WINDOW_WIDTH * level * scaling.factor),
         ),
+        comments=" ".join(text for text in (IMAGE_COMMENTS, maker.caveat, *notes) if text),
     )
     return shared, (*said, *more, *third, *fourth)
 

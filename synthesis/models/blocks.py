@@ -13,7 +13,7 @@ from synthesis.models.attention import SelfAttention
 GROUPS = 8
 MLP_RATIO = 4
 #: Gate and scale grow with the token that they are computed from and multiply what is added to it: beyond any
-#: trained network's range (up to 114 seen) that feeds on itself, up to infinity. So the condition is limited.
+#: range of the shipped networks (up to 114 seen) that feeds on itself, up to infinity. So it is limited.
 MOST_CONDITION = 128.0
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from synthesis.errors import UnusableModel
 from synthesis.models.mpr_vit import MprVit, Sizes, channels_of
+from synthesis.models.precision import fastest_safe, set_precision
 from synthesis.models.ta_vit import TaVit
 from synthesis.models.uptake import OUTPUTS, Uptake
 from synthesis.preprocess import FloatArray, ModelInput
@@ -182,7 +183,7 @@ class LoadedModel:
         return self._tensor(channels_of(found.values, planes, self._sizes(part)))
 
     def _tensor(self, values: FloatArray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self.dtype)
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
         return tensor.contiguous(memory_format=torch.channels_last)
 
     def _run(self, net: Callable[..., Tensor], *inputs: Tensor | int) -> Tensor:
@@ -235,13 +236,12 @@ def build(stem: str, card: dict[str, Any], data: bytes, device: str | torch.devi
         When the two do not fit each other, or a last layer is as it was before training.
     """
     where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    dtype = _fastest_safe(where)
+    dtype = fastest_safe(where)
     segmentation, synthesis = _networks(stem, card, data)
     for net in (*segmentation, *synthesis):
         if not net.decoder.head.weight.any():
             raise UnusableModel("MODEL_UNTRAINED", f"Model {stem} was never trained: its last layer is zero.")
-        net.eval().requires_grad_(False)
-        net.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        set_precision(net.eval().requires_grad_(False), where, dtype)
     digest, version = hashlib.sha256(data).hexdigest(), str(card.get("version", "0"))
     return LoadedModel(stem, version, digest, card, segmentation, synthesis, where, dtype)
 
@@ -303,11 +303,3 @@ def _refuse_unlike(segmentation: Sizes, synthesis: Sizes) -> None:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _fastest_safe(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the hardware computes in it, else float32: emulated, it is far slower."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return torch.bfloat16 if fast else torch.float32

@@ -82,9 +82,11 @@ def test_nobody_is_in_two_folds(name: str) -> None:
 
 
 def test_a_patient_in_two_folds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "twice.json").write_text(json.dumps({"folds": [["a", "b"], ["b"]]}), encoding="utf-8")
+    (tmp_path / "twice.json").write_text(
+        json.dumps({"source": "", "folds": [["a", "b"], ["b"]]}), encoding="utf-8"
+    )
     monkeypatch.setattr("training.data.FOLDS", tmp_path)
-    with pytest.raises(ValueError, match="two folds"):
+    with pytest.raises(ValueError, match="a patient is named twice"):
         folds("twice")
 
 

@@ -157,6 +157,7 @@ def test_a_kill_in_the_middle_of_saving_leaves_a_whole_state(tmp_path: Path) -> 
         until = time.monotonic() + 120
         while not (path.exists() and partial.exists()) and time.monotonic() < until:
             assert saving.poll() is None
+            time.sleep(0.001)
     finally:
         saving.kill()
         saving.wait()
@@ -169,8 +170,9 @@ def test_a_kill_in_the_middle_of_saving_leaves_a_whole_state(tmp_path: Path) -> 
 
 
 def test_two_processes_train_as_one_does(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # bfloat16 rounds sums over half a batch otherwise than over the whole, and AdamW makes much of it
+    # bfloat16 rounds sums over half a batch otherwise than over the whole; clipping hides a wrong scale
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    monkeypatch.setattr("training.run.LONGEST_GRADIENT", math.inf)
     alone = fit(RECIPE, cache, cache.parent / "alone", resume=False, fold=FOLD, most_steps=5)
     environment = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     launcher = ["torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
@@ -186,10 +188,21 @@ def test_two_processes_train_as_one_does(cache: Path, monkeypatch: pytest.Monkey
     together = start(RECIPE)
     together.load(path_of(RECIPE, cache.parent / "runs", FOLD))
     assert together.step == alone.step == 5
-    moved, apart = distance(start(RECIPE), alone), distance(together, alone)
-    assert apart < 1e-3 * moved
+    gradients = [averaged_gradient(run) for run in (alone, together)]
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 1e-3
+    # AdamW makes steps of the same length of large gradients and of those that are rounding alone
+    assert distance(together, alone) < 0.01 * distance(start(RECIPE), alone)
+    held_out = [
+        [float(row["held_out_loss"]) for row in curve(cache.parent / name)] for name in ("alone", "runs")
+    ]
+    assert held_out[0] == pytest.approx(held_out[1], rel=1e-3)
     batch = batch_of(cache, RECIPE, 5)
     assert step(together, batch) == pytest.approx(step(alone, batch), rel=1e-3)
+
+
+def averaged_gradient(run: Run) -> torch.Tensor:
+    """Return AdamW's mean of the gradients so far, of all weights."""
+    return torch.cat([state["exp_avg"].flatten() for state in run.optimiser.state_dict()["state"].values()])
 
 
 def distance(one: Run, other: Run) -> float:
@@ -306,21 +319,31 @@ def test_without_bfloat16_a_step_is_computed_in_float32(cache: Path, monkeypatch
     assert float((quick - exact).detach().norm() / exact.detach().norm()) < 0.05
 
 
+def test_a_network_of_the_t1w_alone_is_shown_no_flair(cache: Path) -> None:
+    net, batch = network(replace(RECIPE, flair=False, network="mpr_vit")), batch_of(cache, RECIPE, 0)
+    torch.nn.init.normal_(net.decoder.head.weight)
+    said = answer(net, batch)
+    batch.images[:, 1] = 0
+    assert torch.equal(answer(net, batch), said)
+    batch.images[:, 0] = 0
+    assert not torch.equal(answer(net, batch), said)
+
+
 def test_the_loss_falls_on_real_slices(shared_data: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     for patient in HELD_OUT, TRAINED:
         copytree(shared_data / "lgg" / patient, source / patient)
     prepare_patients(source, tmp_path / "cache" / "lgg")
-    recipe = replace(RECIPE, name="real", stages=(Stage("crops", 40, 8),), warmup=5, validate_every=40)
+    recipe = replace(RECIPE, name="real", stages=(Stage("crops", 40, 6),), warmup=5, validate_every=40)
 
-    begun = time.monotonic()
+    begun = time.process_time()
     fresh = validation(start(recipe), Slices(tmp_path / "cache" / "lgg", split(FOLD)[1]))
     run = fit(recipe, tmp_path / "cache", tmp_path / "runs", resume=False, fold=FOLD)
     trained = validation(run, Slices(tmp_path / "cache" / "lgg", split(FOLD)[1]))
 
     assert trained[0] < 0.8 * fresh[0]
     assert trained[1] < fresh[1]
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 60
 
 
 # --- from recipe to recipe

@@ -20,7 +20,7 @@ from synthesis.models.ta_vit import TaVit
 from synthesis.models.uptake import OUTPUTS, Uptake
 
 TINY = Sizes(size=24, width=16, blocks=2, transformers_at=(1,), dim=64, heads=1, depth=1, tokens=6)
-#: The most that bfloat16 may change, as a share: in attention (0.5 % measured), in a network (2.3 % measured).
+#: The most that bfloat16 may change, as a share: in attention (0.5 % measured) and in a network (2.3 %).
 ATTENTION_ERROR, NETWORK_ERROR = 1e-2, 5e-2
 
 #: What the latent is read from, its stage, the shrinking of the map; channels and side of z at 120² and 240².

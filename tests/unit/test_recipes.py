@@ -16,7 +16,9 @@ from training.recipes import RECIPES, Recipe, Stage
 from training.run import inherit, network, sizes_of
 from training.unet import UNet
 
-ALL = [recipe for recipe in RECIPES.values() if recipe.sizes in SIZES]
+ALL = list(RECIPES.values())
+#: The folds of other data are written from the data.
+SHIPPED = [recipe for recipe in ALL if recipe.data == "lgg"]
 
 
 def parameters(net: nn.Module) -> int:
@@ -28,7 +30,11 @@ def test_every_recipe_can_be_built_and_says_what_to_show(recipe: Recipe) -> None
     with torch.device("meta"):
         assert parameters(network(recipe)) > 1e6
     assert recipe.steps == sum(stage.steps for stage in recipe.stages) > recipe.warmup
-    assert folds(recipe.folds)
+
+
+@pytest.mark.parametrize("recipe", SHIPPED, ids=[recipe.name for recipe in SHIPPED])
+def test_every_recipe_of_shipped_weights_has_its_folds(recipe: Recipe) -> None:
+    assert len(folds(recipe.folds)) >= 3
 
 
 @pytest.mark.parametrize("recipe", ALL, ids=[recipe.name for recipe in ALL])
