@@ -146,7 +146,7 @@ def start(recipe: Recipe, ranks: Ranks = ALONE) -> Run:
         net.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
     )
     average = copy.deepcopy(net)
-    # on the CPU a compiled step takes 0.87 of the time, and each stage costs over 36 s to compile: not worth it
+    # on the CPU a compiled step takes 0.87 of the time, and each stage over 36 s to compile: not worth it
     if ranks.device.type == "cuda":
         compile_parts(net)
     return Run(recipe, net, average, optimiser, ranks, ranks.wrapped(net))
