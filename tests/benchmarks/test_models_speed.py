@@ -46,6 +46,8 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an 
 PLANES, EVERY, TOGETHER = 155, 5, 8
 #: Of the range of what is compared: the limit of what an image may differ from eager float32.
 MOST_DIFFERENCE = 1e-2
+#: Of the tumour map, at the single worst voxel: a logistic function is steep at the tumour's edge.
+MOST_IN_MAP = 2e-2
 TRAINED = "small-synthesis"
 STEPS = 2
 #: Rows and columns of the matrices whose product says what a chip can do.
@@ -177,7 +179,8 @@ def test_a_head_is_answered_faster_than_by_eager_float32_and_the_same(head: Mode
         parts[part] = float(np.abs(have - want).max() / (picture.max() - picture.min()))
     print("largest difference, of the range:", {part: round(value, 5) for part, value in parts.items()})
     assert 0 < used.sum() < count
-    assert max(parts.values()) < MOST_DIFFERENCE
+    assert parts["delta"] < MOST_DIFFERENCE
+    assert parts["tumour"] < MOST_IN_MAP
 
 
 def batch_of(head: ModelInput, stage: Stage) -> Batch:
@@ -223,7 +226,8 @@ def test_a_step_of_training_beside_eager_float32(head: ModelInput, stage: Stage)
     show(f"training {TRAINED}: {stage.batch} {stage.view} a step", "steps", STEPS, spent)
     slow_losses, fast_losses = np.array(losses).T
     assert slow_losses[-1] < slow_losses[0]
-    assert np.allclose(slow_losses, fast_losses, rtol=0.02)
+    assert np.isclose(slow_losses[0], fast_losses[0], rtol=0.005)
+    assert np.allclose(slow_losses, fast_losses, rtol=0.05)  # rounding parts the runs from step to step
 
 
 def test_means_of_attention_on_the_processor() -> None:
