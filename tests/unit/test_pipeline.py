@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from synthesis import confidence, guard
 from synthesis.__main__ import dicom_files, main
 from synthesis.errors import RefusedInput
+from synthesis.models.load import Synthesised
 from synthesis.montage import axial, save_montage, shown_slices
 from synthesis.phantom import FLAIR, T1W, T1W_SAGITTAL, PhantomStudy, Scan, write_study
 from synthesis.pipeline import STEPS, Made, run
@@ -32,14 +34,16 @@ class Arithmetic:
     digest: str = "ef" * 32
     size: int = 120
     caveat: str = "Arithmetic predicts nothing."
+    card: dict[str, Any] = field(default_factory=dict)
 
     def segment(self, found: Any, report: Any) -> Volume:
         report(0.5)
         return np.clip((found.values[:, 1] - 1.15) * 6, 0, 1) * found.inside
 
-    def synthesise(self, found: Any, tumour: Volume, report: Any) -> Volume:
+    def synthesise(self, found: Any, tumour: Volume, report: Any) -> Synthesised:
         report(1.0)
-        return np.asarray(0.3 * tumour, dtype=np.float32)
+        delta = np.asarray(0.3 * tumour, dtype=np.float32)
+        return Synthesised(delta, chance=tumour, spread=np.zeros_like(delta))
 
 
 MODEL: Any = Arithmetic()
@@ -75,6 +79,33 @@ def test_what_a_reader_must_know_of_the_model_is_in_every_image_and_in_the_remar
     assert len(comments) == 1
     assert MODEL.caveat in comments.pop()
     assert job.remarks[0] == MODEL.caveat
+
+
+def test_what_a_reader_must_know_of_this_result_is_in_every_image_and_in_the_remarks(
+    result: tuple[Made, Path],
+) -> None:
+    job, out = result
+    unchecked = "It could not be checked whether the model has seen such images: its card does not say."
+    for sentence in (unchecked, confidence.NOTHING_KNOWN):
+        assert sentence in job.remarks
+        assert all(sentence in pydicom.dcmread(out / one.path).ImageComments for one in job.instances)
+
+
+def test_images_unlike_the_training_are_declined_before_anything_is_written(
+    phantom: PhantomStudy, tmp_path: Path
+) -> None:
+    centre = np.zeros(len(guard.NAMES))
+    limits = {"distance": 1.0, "deviation": 1.0}
+    known: dict[str, Any] = {"measures": guard.NAMES, "centre": centre, "spread": centre + 1e-3}
+    known |= {"flag": limits, "decline": limits}
+    model: Any = Arithmetic(card={"guard": known})
+    t1, flair = (phantom.series[role].paths for role in ("t1", "flair"))
+
+    with pytest.raises(RefusedInput) as refused:
+        run(t1, flair, tmp_path / "out", model, lambda step, share: None)
+
+    assert refused.value.code == "UNLIKE_TRAINING"
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_instance_per_t1w_instance_is_written(phantom: PhantomStudy, result: tuple[Made, Path]) -> None:
