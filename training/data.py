@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from synthesis.models.mpr_vit import Sizes, channels_of
+from synthesis.models.window import window_around
 from training.recipes import Recipe
 from training.splits import load_split
 
@@ -22,17 +24,23 @@ ENHANCING = 0.2
 #: Brighter than this in the T1W is fat: what differs there is fat suppression, not contrast agent.
 FAT = 1.8
 MOST_DELTA = 3.0
-T1, FLAIR, T1C, TUMOUR, BRAIN, INSIDE, MAP = range(7)
+#: The channels of a picture while it is made. Behind them stand T1W and FLAIR of its neighbours.
+T1, FLAIR, T1C, TUMOUR, BRAIN, INSIDE, MAP, NEAR = range(8)
 #: Of the tumour, unsmoothed: above this it enhances clearly, and is shown twice as often.
 CLEARLY = 0.1
 #: Sides in pixels: of a token, of a crop, of a lesion patch; and of the token grid in tokens.
 TOKEN, CROP, LESION, TOKENS = 4, 64, 32, 30
 
 
+#: By how many pixels a window lies beside the head, at most.
+HEAD_SHIFT = 6.0
+
+
 @dataclass(frozen=True)
 class Batch:
-    """B pictures: images (B, 2, S, S) and the rest (B, 1, S, S)."""
+    """B pictures: images (B, C, S, S) and the rest (B, 1, S, S)."""
 
+    #: T1W and FLAIR, of the plane and of so many neighbours as the recipe has, ordered as by `channels_of`.
     images: Tensor
     #: T1C/level − T1/level, 0 in fat and outside the head.
     delta: Tensor
@@ -99,12 +107,13 @@ class Slices:
         patient = random.choice(len(pool), p=weight / weight.sum())
         return int(random.choice(pool[patient]))
 
-    def channels(self, index: int) -> npt.NDArray[np.float32]:
-        """Return slice `index` of the cache as (7, S, S): T1, FLAIR, T1C, tumour, brain, inside, map."""
+    def channels(self, index: int, neighbours: int = 0) -> npt.NDArray[np.float32]:
+        """Return slice `index` of the cache, (7 + 4 · neighbours, S, S); `T1` to `NEAR` say what is where."""
         get = self._arrays
         tumour = get["tumour"][index] / 255.0
         stack = [*get["values"][index], get["t1c"][index], tumour, get["brain"][index], get["inside"][index]]
         stack.append(tumour if self._predicted is None else self._predicted[index] / 255.0)
+        stack.extend(beside(get["values"], self.slices, index, neighbours))
         return np.stack(stack).astype(np.float32)
 
     def _shows_tumour(self, own: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -140,17 +149,20 @@ class Lesions:
         """Return a slice: each lesion has the same chance."""
         return int(random.choice(self.slices[random.integers(len(self.slices))]))
 
-    def channels(self, index: int) -> npt.NDArray[np.float32]:
-        """Return slice `index` as `Slices.channels` does, (7, 32, 32): all that is not padding is brain."""
+    def channels(self, index: int, neighbours: int = 0) -> npt.NDArray[np.float32]:
+        """Return slice `index` as `Slices.channels` does: all that is not padding is brain."""
         tumour, inside = self.mask[index] > 0, self.inside[index]
-        return np.stack([*self.values[index], self.t1c[index], tumour, inside, inside, tumour]).astype(
-            np.float32
-        )
+        stack = [*self.values[index], self.t1c[index], tumour, inside, inside, tumour]
+        stack.extend(beside(self.values, self.slices, index, neighbours))
+        return np.stack(stack).astype(np.float32)
 
     def transplant(self, channels: npt.NDArray[np.float32], random: np.random.Generator) -> None:
-        """Blend a lesion into the brain of a slice (7, S, S), in place; do nothing where there is no room."""
-        index = self.draw(random)
-        patch = np.stack([*self.values[index], self.t1c[index], self.mask[index] > 0]).astype(np.float32)
+        """Blend a lesion into the brain of a slice and its neighbours, (7 + 4 · neighbours, S, S), in place.
+
+        Nothing is done where there is no room.
+        """
+        neighbours = (len(channels) - NEAR) // 4
+        patch = self.channels(self.draw(random), neighbours)
         patch = np.rot90(patch, int(random.integers(4)), axes=(1, 2))
         if random.random() < 0.5:
             patch = patch[:, :, ::-1]
@@ -163,15 +175,30 @@ class Lesions:
         if not (0 <= row <= size - side and 0 <= column <= size - side):
             return
         here = np.s_[row : row + side, column : column + side]
-        lesion = torch.from_numpy(patch[3].copy())[None, None]
+        lesion = torch.from_numpy(patch[TUMOUR].copy())[None, None]
         near = functional.max_pool2d(lesion, 5, 1, 2)
         blend = functional.avg_pool2d(near, 5, 1, 2, count_include_pad=False)[0, 0].numpy()
-        blend = blend * (patch[0] > 0.05) * channels[BRAIN][here]
-        for channel in (T1, FLAIR, T1C):
+        blend = blend * (patch[T1] > 0.05) * channels[BRAIN][here]
+        for channel in (T1, FLAIR, T1C, *range(NEAR, len(channels))):
             channels[channel][here] = (1 - blend) * channels[channel][here] + blend * patch[channel]
-        marked = patch[3] * (blend > 0.5)
+        marked = patch[TUMOUR] * (blend > 0.5)
         channels[TUMOUR][here] = np.maximum((1 - blend) * channels[TUMOUR][here], marked)
         channels[MAP][here] = np.maximum((1 - blend) * channels[MAP][here], marked)
+
+
+def beside(
+    values: npt.NDArray[np.floating], ranges: Sequence[npt.NDArray[np.int64]], index: int, neighbours: int
+) -> list[npt.NDArray[np.floating]]:
+    """Return T1W and FLAIR of the slices below and above, 4 · neighbours images, ordered as by `channels_of`.
+
+    `ranges` are the slices of each volume: beyond its ends the last one stands again.
+    """
+    if not neighbours:
+        return []
+    first = [int(own[0]) for own in ranges]
+    own = ranges[int(np.searchsorted(first, index, side="right")) - 1]
+    volume = values[own[0] : own[-1] + 1]
+    return list(channels_of(volume, [index - own[0]], Sizes(neighbours=neighbours))[0, 2:])
 
 
 def folds(name: str = "lgg") -> tuple[frozenset[str], ...]:
@@ -201,12 +228,12 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
     stacks, musts = [], []
     for number in range(stage.batch):
         if stage.view == "lesions" and lesions is not None:
-            stacks.append(lesions.channels(lesions.draw(random)))
+            stacks.append(lesions.channels(lesions.draw(random), recipe.neighbours))
             continue
         if slices is None:
             raise ValueError(f"{recipe.name} wants slices, and there are none.")
         musts.append(number < recipe.tumour_share * stage.batch)
-        stack = slices.channels(slices.draw(musts[-1], random))
+        stack = slices.channels(slices.draw(musts[-1], random), recipe.neighbours)
         if lesions is not None and random.random() < recipe.transplants:
             lesions.transplant(stack, random)
         if random.random() < recipe.stripped:
@@ -221,18 +248,23 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
         corners = None
     if stage.view == "crops":
         moved, corners = _crop(moved, musts, random)
-    moved[:, [T1, T1C]] = _rescale(moved[:, [T1, T1C]], random)  # together: where nothing enhances Δ stays 0
-    moved[:, [FLAIR]] = _rescale(moved[:, [FLAIR]], random)
+    elif stage.view == "heads":
+        moved, corners = _heads(moved, random.uniform(-HEAD_SHIFT, HEAD_SHIFT, (len(moved), 2)))
+    t1 = [T1, T1C, *range(NEAR, moved.shape[1], 2)]  # together: where nothing enhances Δ stays 0
+    flair = [FLAIR, *range(NEAR + 1, moved.shape[1], 2)]
+    for scaled in (t1, flair):
+        moved[:, scaled] = _rescale(moved[:, scaled], random)
     maps = moved[:, MAP : MAP + 1]
     return _batch(moved, perturbed(maps, random) if recipe.perturbed else maps, corners)
 
 
-def plain_batch(slices: Slices | Lesions, index: npt.NDArray[np.int64]) -> Batch:
+def plain_batch(slices: Slices | Lesions, index: npt.NDArray[np.int64], neighbours: int = 0) -> Batch:
     """Return these slices as they are."""
-    stack = torch.from_numpy(np.stack([slices.channels(int(i)) for i in index]))
-    corners = None
+    stack = torch.from_numpy(np.stack([slices.channels(int(i), neighbours) for i in index]))
     if isinstance(slices, Lesions):
         corners = torch.full((len(stack), 2), (TOKENS - LESION // TOKEN) // 2)
+    else:
+        stack, corners = _heads(stack, np.zeros((len(stack), 2)))
     return _batch(stack, stack[:, MAP : MAP + 1], corners)
 
 
@@ -267,13 +299,23 @@ def _crop(stack: Tensor, musts: Sequence[bool], random: np.random.Generator) -> 
     return torch.stack(crops), torch.tensor(corners)
 
 
+def _heads(stack: Tensor, shifts: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Return windows (B, C, 112, 88) around the heads, these many pixels beside; and corners (B, 2)."""
+    windows = [
+        window_around((one[INSIDE] > 0.5).numpy(), TOKEN, fixed=True, beside=(shift[0], shift[1]))
+        for one, shift in zip(stack, shifts, strict=True)
+    ]
+    shown = [window.of(one) for window, one in zip(windows, stack, strict=True)]
+    return torch.stack(shown), torch.tensor([window.corner for window in windows])
+
+
 def _batch(stack: Tensor, maps: Tensor, corners: Tensor | None = None) -> Batch:
     part = {name: stack[:, name : name + 1] for name in range(MAP)}
     inside, brain = (part[INSIDE] > 0.5).float(), (part[BRAIN] > 0.5).float()
     lean = 1 - (part[T1] > FAT).float()
     delta = (part[T1C] - part[T1]).clamp(-1.0, MOST_DELTA) * lean * inside
     return Batch(
-        stack[:, :2].contiguous(),
+        torch.cat([stack[:, :T1C], stack[:, NEAR:]], dim=1),
         delta,
         (part[TUMOUR] > 0.5).float(),
         inside + brain * inside,

@@ -47,7 +47,7 @@ LICENCE = (
 DATASET = (
     "lgg (patients with T1, FLAIR, T1C and SEG; DICOM, 8 bit, skull kept), and lesions of BraTS 2020 "
     "(`lesions`; patients 260–335 left out: low-grade, some of the same collection; every eighth held out), "
-    "first as they are, then transplanted into the brains of lgg"
+    "transplanted into the brains of lgg"
 )
 
 

@@ -8,14 +8,28 @@ import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from training.data import Batch, Lesions, Slices, folds, plain_batch, split, training_batch, trains_on_lesion
+from synthesis.models.mpr_vit import MprVit
+from synthesis.preprocess import FloatArray
+from training.data import (
+    TOKEN,
+    Batch,
+    Lesions,
+    Slices,
+    folds,
+    plain_batch,
+    split,
+    training_batch,
+    trains_on_lesion,
+)
 from training.distributed import Ranks, joined
 from training.losses import answer, loss_of, squared_error
 from training.recipes import RECIPES, Recipe
@@ -83,6 +97,8 @@ def fit(
         slices, lesions, held_out = _sources(recipe, cache, fold)
         path.parent.mkdir(parents=True, exist_ok=True)
         run = start(recipe, ranks)
+        if recipe.finder:
+            run.finder = cast(MprVit, averaged(RECIPES[recipe.finder], runs, fold).to(ranks.device))
         if path.exists():
             run.load(path)
         elif recipe.start_from:
@@ -115,8 +131,7 @@ def train(
             held_out_loss, delta_error = validation(run, held_out)
             run.judged(held_out_loss if math.isnan(delta_error) else delta_error)
             if watch:
-                sheet = sheet_of(run.average, shown(held_out).to(run.ranks.device))
-                watch.validated(run.step, run.seconds, held_out_loss, delta_error, sheet)
+                watch.validated(run.step, run.seconds, held_out_loss, delta_error, shown(run, held_out))
         if run.ranks.writes and (time.monotonic() - saved > SAVE_EVERY_S or run.step == last or run.gave_up):
             run.save(path)
             saved = time.monotonic()
@@ -139,24 +154,27 @@ def validation(run: Run, held_out: Slices | Lesions) -> tuple[float, float]:
     parts = np.array_split(index, max(1, len(index) // VALIDATION_BATCH))
     losses, errors, voxels = 0.0, 0.0, 0.0
     for part in parts[run.ranks.rank :: run.ranks.count]:
-        batch = plain_batch(held_out, part).to(run.ranks.device)
+        batch = plain_batch(held_out, part, run.recipe.neighbours).to(run.ranks.device)
         with torch.no_grad():
-            out = answer(run.average, batch)
+            out = answer(run.average, batch, finder=run.finder)
         error, count = squared_error(out, batch)
         losses, errors, voxels = losses + float(loss_of(out, batch)), errors + error, voxels + count
     losses, errors, voxels = run.ranks.sums([losses, errors, voxels])
     return losses / len(parts), errors / voxels if voxels else math.nan
 
 
-def shown(held_out: Slices | Lesions) -> Batch:
-    """Return the slices of the sample sheets: through the tumours, those that enhance first."""
+def shown(run: Run, held_out: Slices | Lesions) -> FloatArray:
+    """Return the sample sheet of the averaged weights: through the tumours, those that enhance first."""
     if isinstance(held_out, Slices):
         order = np.argsort(~held_out.enhances, kind="stable")
         pools = [held_out.with_tumour[patient] for patient in order]
     else:
         pools = held_out.slices
     pools = [pool for pool in pools if len(pool)] or held_out.slices
-    return plain_batch(held_out, np.array([pool[len(pool) // 2] for pool in pools[:SAMPLES]]))
+    middles = np.array([pool[len(pool) // 2] for pool in pools[:SAMPLES]])
+    batch = plain_batch(held_out, middles, run.recipe.neighbours).to(run.ranks.device)
+    with torch.no_grad():
+        return sheet_of(answer(run.average, batch, finder=run.finder), batch)
 
 
 def predict_maps(recipe: Recipe, cache: Path, runs: Path) -> None:
@@ -177,9 +195,13 @@ def predict_maps(recipe: Recipe, cache: Path, runs: Path) -> None:
         parts = np.array_split(slices.index, max(1, len(slices.index) // VALIDATION_BATCH))
         console = Console(stderr=True)
         for part in track(parts, f"fold {fold}", console=console, disable=not console.is_terminal):
+            batch = plain_batch(slices, part, recipe.neighbours).to(device)
             with torch.no_grad():
-                logits = answer(net, plain_batch(slices, part).to(device))
-            maps[part] = (255 * logits.sigmoid()[:, 0]).round().byte().cpu().numpy()
+                chances = answer(net, batch).sigmoid()
+            found = (255 * chances[:, 0]).round().byte().cpu().numpy()
+            for index, corner, one in zip(part, cast(Tensor, batch.corners).tolist(), found, strict=True):
+                row, column = (TOKEN * place for place in corner)
+                maps[index, row : row + one.shape[0], column : column + one.shape[1]] = one
         log.info("fold %d: maps of %d patients", fold, len(slices.patients))
     partial = cache / ".predicted.partial.npy"
     np.save(partial, maps * inside)

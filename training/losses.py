@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synthesis.models.mpr_vit import Sizes, narrowed
+from synthesis.models.mpr_vit import MprVit, Sizes, narrowed
 from synthesis.models.ta_vit import TaVit
 from synthesis.models.uptake import OUTPUTS, Uptake
 from training.data import ENHANCING, Batch
 
-#: Weights of a voxel in the synthesis loss: air, head, brain; added in tumour, and where tumour enhances.
+#: Weights of a voxel in the synthesis loss: air, head, brain; added in tumour. Enhancing tumour weighs no
+#: more than other: the mean would rise above what it is.
 REGION_WEIGHTS = (0.02, 0.3, 1.0)
-TUMOUR_WEIGHT, ENHANCING_WEIGHT = 2.0, 2.0
-#: The square asks for the mean, which is what an uncertain voxel should show; L1 bears outliers.
-SQUARE_WEIGHT, ABSOLUTE_WEIGHT = 2.0, 0.5
-#: Of the cross entropy of the chance to enhance, beside the errors of the amounts.
-CHANCE_WEIGHT = 1.0
+TUMOUR_WEIGHT = 2.0
+#: Beside the squared error of Δ: what the chance to enhance costs, and the amount. They are side issues. At
+#: weight 1 the cross entropy is all that is learnt.
+CHANCE_WEIGHT, AMOUNT_WEIGHT = 0.05, 0.1
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -29,16 +29,31 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
-def answer(net: nn.Module, batch: Batch, wraps: nn.Module | None = None) -> Tensor:
+def answer(
+    net: nn.Module, batch: Batch, wraps: nn.Module | None = None, finder: MprVit | None = None
+) -> Tensor:
     """Return the network's output, float32, (B, C, S, S); computed in bfloat16 where the device has it.
 
-    `wraps` is the network itself where `net` is what several processes have in its place.
+    Parameters
+    ----------
+    net : Module
+        The network.
+    batch : Batch
+        What it sees.
+    wraps : Module, optional
+        The network itself where `net` is what several processes have in its place.
+    finder : MprVit, optional
+        The segmentation whose features TA-ViT reads its latent from, in place of the map.
     """
     itself, device = wraps or net, batch.images.device
     with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
-        images = narrowed(batch.images, cast(Sizes, itself.sizes))
-        images = images.contiguous(memory_format=torch.channels_last)
-        sources = (batch.map,) if isinstance(itself, TaVit) else ()
+        sizes = cast(Sizes, itself.sizes)
+        sources = [batch.map] if isinstance(itself, TaVit) else []
+        if sizes.latent == "features" and finder is not None:
+            with torch.no_grad():
+                seen = narrowed(batch.images, finder.sizes)
+                sources = [finder.features(seen, sizes.latent_stage, batch.corners)]
+        images = narrowed(batch.images, sizes).contiguous(memory_format=torch.channels_last)
         out: Tensor = net(images, *sources, batch.corners)
     return out.float()
 
@@ -60,15 +75,15 @@ def segmentation_loss(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def synthesis_loss(uptake: Uptake, batch: Batch) -> Tensor:
-    """Return the errors of the amounts, given what enhances, of their mean, and of the chance to enhance."""
+    """Return the squared error of Δ, and beside it what chance and amount of enhancement cost."""
     weight = torch.tensor(REGION_WEIGHTS, device=batch.region.device)[batch.region.round().long()]
+    weight = weight + batch.tumour * TUMOUR_WEIGHT
     enhances = (functional.avg_pool2d(batch.delta, 3, 1, 1) > ENHANCING).float()
-    weight = weight + batch.tumour * (TUMOUR_WEIGHT + ENHANCING_WEIGHT * enhances)
-    given = uptake.base + enhances * uptake.amplitude - batch.delta
-    mean = uptake.delta() - batch.delta
-    amount = SQUARE_WEIGHT * (given.square() + mean.square()) + ABSOLUTE_WEIGHT * given.abs()
+    change = (uptake.mean - batch.delta).square()
     chance = functional.binary_cross_entropy_with_logits(uptake.log_odds, enhances, reduction="none")
-    return (weight * (amount + CHANCE_WEIGHT * chance)).sum() / weight.sum()
+    known = uptake.mean.detach() + (enhances - uptake.chance().detach()) * uptake.amplitude
+    amount = (known - batch.delta).square()
+    return (weight * (change + CHANCE_WEIGHT * chance + AMOUNT_WEIGHT * amount)).sum() / weight.sum()
 
 
 def squared_error(out: Tensor, batch: Batch) -> tuple[float, float]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-#: What a batch shows: lesion patches of 32×32, crops of 64×64, or whole slices.
-View = Literal["lesions", "crops", "slices"]
+#: What a batch shows: lesion patches of 32×32, crops of 64×64, windows around the head, or whole slices.
+View = Literal["lesions", "crops", "heads", "slices"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,13 @@ class Recipe:
     sizes: str = "small"
     #: Whether features of the encoder reach the decoder.
     skips: bool = False
-    #: Whether the FLAIR is looked at beside the T1W; after which stage TA-ViT's latent is taken (`Sizes`).
+    #: Whether the FLAIR is looked at beside the T1W, and how many planes on each side.
     flair: bool = True
+    neighbours: int = 0
+    #: What TA-ViT's latent is read from, and after which stage (`Sizes`); with "features", of which recipe.
+    latent: Literal["map", "features"] = "map"
     latent_stage: int = 3
+    finder: str = ""
     #: What conditions the synthesis: the "drawn" map or the one "predicted" out of fold; made worse or not.
     maps: Literal["drawn", "predicted"] = "predicted"
     perturbed: bool = True
@@ -41,6 +45,8 @@ class Recipe:
     folds: str = "lgg"
     #: Name of a recipe whose weights are taken where names and shapes agree.
     start_from: str = ""
+    #: Muon where steps are few and dear; it leaves norms, biases and the first and last layer to AdamW.
+    optimiser: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     warmup: int = 40
     weight_decay: float = 0.03
@@ -83,8 +89,8 @@ def recipe(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
 
 @recipe
 def small_lesions() -> Recipe:
-    """Enhancing tumours first: TA-ViT on the patches of `lesions`, where the number of them is."""
-    return Recipe("ta_vit", (Stage("lesions", 640, 64),), skips=True, maps="drawn")
+    """Enhancing tumours alone: TA-ViT on the patches of `lesions`, where the number of them is."""
+    return Recipe("ta_vit", (Stage("lesions", 640, 64),), skips=True, maps="drawn", optimiser="muon")
 
 
 @recipe
@@ -100,16 +106,18 @@ def small_synthesis() -> Recipe:
     """The shipped TA-ViT, one network a fold, on whole heads with lesions transplanted."""
     return Recipe(
         "ta_vit",
-        (Stage("crops", 480, 16), Stage("slices", 120, 8)),
+        (Stage("heads", 1100, 8),),
         skips=True,
-        start_from="small-lesions",
+        optimiser="muon",
+        transplants=0.25,
         seed=8,
+        validate_every=100,
     )
 
 
 def _arm(network: Literal["ta_vit", "mpr_vit", "unet"]) -> Recipe:
     """Return what is compared: from nothing, on the same pictures in the same order, for the same steps."""
-    return Recipe(network, (Stage("crops", 150, 16), Stage("slices", 30, 8)), skips=True, seed=9)
+    return Recipe(network, (Stage("heads", 240, 8),), skips=True, optimiser="muon", seed=9)
 
 
 @recipe
@@ -135,8 +143,9 @@ def institution_segmentation() -> Recipe:
     """The segmentation without an institution."""
     return Recipe(
         "segmentation",
-        (Stage("crops", 120, 16), Stage("slices", 30, 8)),
+        (Stage("heads", 240, 8),),
         maps="drawn",
+        optimiser="muon",
         transplants=0.25,
         folds="lgg-institutions",
     )
@@ -147,11 +156,12 @@ def institution_synthesis() -> Recipe:
     """TA-ViT without an institution; drawn maps, since the predicted ones know every institution."""
     return Recipe(
         "ta_vit",
-        (Stage("crops", 150, 16), Stage("slices", 30, 8)),
+        (Stage("heads", 480, 8),),
         skips=True,
         maps="drawn",
+        optimiser="muon",
+        transplants=0.25,
         folds="lgg-institutions",
-        start_from="small-lesions",
         seed=8,
     )
 
@@ -160,7 +170,7 @@ def institution_synthesis() -> Recipe:
 #: paper leaves open (rate, steps, batch, loss) is ours.
 PAPER = Recipe(
     "ta_vit",
-    (Stage("slices", 60_000, 32),),
+    (Stage("heads", 60_000, 32),),
     sizes="base",
     data="ucsf_pdgm",
     folds="ucsf_pdgm-papers",
@@ -197,6 +207,18 @@ def paper_ta_vit() -> Recipe:
 def paper_ta_vit_latent_60() -> Recipe:
     """A first experiment of the paper: latent of 60×60×128."""
     return replace(PAPER, latent_stage=2)
+
+
+@recipe
+def paper_ta_vit_features() -> Recipe:
+    """The other reading of the latent: features of the MPR-ViT that predicts the tumour."""
+    return replace(PAPER, latent="features", finder="paper-segmentation", folds="ucsf_pdgm")
+
+
+@recipe
+def paper_ta_vit_neighbours() -> Recipe:
+    """With the planes below and above."""
+    return replace(PAPER, neighbours=1)
 
 
 @recipe

@@ -21,6 +21,7 @@ from synthesis.models.uptake import OUTPUTS
 from training.data import Batch
 from training.distributed import ALONE, Ranks
 from training.losses import answer, loss_of
+from training.muon import optimisers_of
 from training.recipes import Recipe
 from training.unet import UNet
 
@@ -54,12 +55,14 @@ class Run:
     recipe: Recipe
     net: nn.Module
     average: nn.Module
-    optimiser: torch.optim.AdamW
+    optimisers: tuple[torch.optim.Optimizer, ...]
     ranks: Ranks
     #: `net` as the processes train it together.
     together: nn.Module
     step: int = 0
     seconds: float = 0.0
+    #: Trained before, and not changed: the segmentation whose features the latent is read from.
+    finder: MprVit | None = None
     #: Only of a recipe with patience.
     best: Best | None = None
 
@@ -87,7 +90,7 @@ class Run:
             "recipe": self.recipe.name,
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -112,7 +115,8 @@ class Run:
             raise ValueError(f"{path.name} is of recipe {state['recipe']}, not of {self.recipe.name}.")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.best = Best(**state["best"]) if "best" in state else None
 
@@ -120,7 +124,12 @@ class Run:
 def sizes_of(recipe: Recipe) -> Sizes:
     """Return the sizes of the recipe's network."""
     return replace(
-        SIZES[recipe.sizes], skips=recipe.skips, flair=recipe.flair, latent_stage=recipe.latent_stage
+        SIZES[recipe.sizes],
+        skips=recipe.skips,
+        flair=recipe.flair,
+        neighbours=recipe.neighbours,
+        latent=recipe.latent,
+        latent_stage=recipe.latent_stage,
     )
 
 
@@ -142,14 +151,11 @@ def start(recipe: Recipe, ranks: Ranks = ALONE) -> Run:
     """Return the run at step 0, the same on every machine."""
     torch.manual_seed(recipe.seed)
     net = network(recipe).to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(
-        net.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
-    )
     average = copy.deepcopy(net)
     # on the CPU a compiled step takes 0.87 of the time, and each stage over 36 s to compile: not worth it
     if ranks.device.type == "cuda":
         compile_parts(net)
-    return Run(recipe, net, average, optimiser, ranks, ranks.wrapped(net))
+    return Run(recipe, net, average, optimisers_of(recipe, net), ranks, ranks.wrapped(net))
 
 
 def compile_parts(net: nn.Module) -> None:
@@ -194,11 +200,12 @@ def step(run: Run, batch: Batch) -> float:
         When the loss or its gradient is no number; the run is left as it was before the step.
     """
     run.net.train()
-    for group in run.optimiser.param_groups:
-        group["lr"] = learning_rate(run.recipe, run.step)
-    run.optimiser.zero_grad()
+    for optimiser in run.optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(run.recipe, run.step)
+        optimiser.zero_grad()
     device = run.ranks.device
-    own = answer(run.together, run.ranks.share(batch).to(device), run.net)
+    own = answer(run.together, run.ranks.share(batch).to(device), run.net, run.finder)
     loss = loss_of(run.ranks.gathered(own), batch.to(device))
     # the processes' gradients are averaged, and should be added
     (loss * run.ranks.count).backward()  # type: ignore[no-untyped-call]
@@ -208,7 +215,8 @@ def step(run: Run, batch: Batch) -> float:
             f"Step {run.step} of {run.recipe.name} has loss {loss.item():.3g} and a gradient of length "
             f"{float(length):.3g}: a voxel of its batch is no number, or the learning rate is too high."
         )
-    run.optimiser.step()
+    for optimiser in run.optimisers:
+        optimiser.step()
     keep = min(run.recipe.ema, (1 + run.step) / (10 + run.step))
     follow = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
     follow(list(run.average.parameters()), list(run.net.parameters()), run.step)

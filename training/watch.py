@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthesis.models.uptake import OUTPUTS, Uptake
 from synthesis.preprocess import FloatArray
 from training.data import Batch
-from training.losses import answer
 
 log = logging.getLogger(__name__)
 
@@ -116,14 +115,12 @@ class Watch:
                 self._board.add_scalar(name, value, step)
 
 
-def sheet_of(net: nn.Module, batch: Batch) -> FloatArray:
-    """Return the network's answer to a batch beside the truth, a column per picture, (rows · S, B · S), 0–1.
+def sheet_of(out: Tensor, batch: Batch) -> FloatArray:
+    """Return a network's output for a batch beside the truth, a column per picture, (rows · S, B · S), 0–1.
 
     Rows of a synthesis: T1W, FLAIR, map, T1C, predicted T1C, predicted chance of enhancement. Rows of a
     segmentation: T1W, FLAIR, drawn tumour, predicted tumour.
     """
-    with torch.no_grad():
-        out = answer(net, batch)
     t1, flair = batch.images[:, :1], batch.images[:, 1:2]
     if out.shape[1] == OUTPUTS:
         uptake = Uptake.of(out)

@@ -12,9 +12,6 @@ from synthesis.models.attention import SelfAttention
 
 GROUPS = 8
 MLP_RATIO = 4
-#: Gate and scale grow with the token that they are computed from and multiply what is added to it: beyond any
-#: range of the shipped networks (up to 114 seen) that feeds on itself, up to infinity. So it is limited.
-MOST_CONDITION = 128.0
 
 
 class ResidualBlock(nn.Module):
@@ -34,8 +31,9 @@ class TransformerBlock(nn.Module):
     """Pre-norm transformer block; with a condition, adaLN-zero with parameters for each token.
 
     Peebles 2023 adds one conditioning vector per image to every block. Here the latent of the tumour map
-    differs from place to place: the parameters of token i come from token i + latent i. Scale, shift and gate
-    are zero before training, so that a fresh conditioned block is the identity.
+    differs from place to place: the parameters of token i come from token i + latent i. The token is normed
+    for this: gate and scale multiply what is added to it, and unnormed they would feed on themselves. Scale,
+    shift and gate are zero before training, so that a fresh conditioned block is the identity.
     """
 
     def __init__(self, dim: int, heads: int, conditioned: bool) -> None:
@@ -56,10 +54,11 @@ class TransformerBlock(nn.Module):
         if self.modulation is None:
             tokens = tokens + self.attention(self.norm_attention(tokens))
             return cast(Tensor, tokens + self.mlp(self.norm_mlp(tokens)))
-        condition = (tokens if latent is None else tokens + latent).clamp(-MOST_CONDITION, MOST_CONDITION)
+        normed = self.norm_attention(tokens)
+        condition = normed if latent is None else normed + latent
         parameters = self.modulation(functional.silu(condition))  # (B, N, 6·dim)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parameters.chunk(6, dim=-1)
-        tokens = tokens + gate_a * self.attention(self.norm_attention(tokens) * (1 + scale_a) + shift_a)
+        tokens = tokens + gate_a * self.attention(normed * (1 + scale_a) + shift_a)
         return cast(Tensor, tokens + gate_m * self.mlp(self.norm_mlp(tokens) * (1 + scale_m) + shift_m))
 
 

@@ -28,6 +28,7 @@ from synthesis.models.mpr_vit import MprVit, Sizes, channels_of
 from synthesis.models.precision import fastest_safe, set_precision
 from synthesis.models.ta_vit import TaVit
 from synthesis.models.uptake import OUTPUTS, Uptake
+from synthesis.models.window import Window, window_around
 from synthesis.preprocess import FloatArray, ModelInput
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
@@ -103,15 +104,18 @@ class LoadedModel:
     def segment(self, found: ModelInput, report: Report = lambda share: None) -> FloatArray:
         """Return the probability of tumour, (D, S, S). `report` is told the share done, 0–1."""
         tumour = np.zeros(found.inside.shape, dtype=np.float32)
+        window = self._window(found)
         for planes in self._batches(found, report):
-            images = self._seen(found, planes, "segmentation")
+            images = self._seen(found, planes, "segmentation", window)
             chances = [
-                mirrored(self._run(net, mirrored(images, flip))[:, 0], flip).sigmoid()
+                mirrored(
+                    self._run(net, mirrored(images, flip), window.corners(len(planes), flip))[:, 0], flip
+                )
                 for net in self.segmentation
                 for flip in self._flips
             ]
-            tumour[planes] = torch.stack(chances).mean(dim=0).cpu().numpy() * found.inside[planes]
-        return tumour
+            window.of(tumour)[planes] = torch.stack(chances).sigmoid().mean(dim=0).cpu().numpy()
+        return tumour * found.inside
 
     def synthesise(
         self, found: ModelInput, tumour: FloatArray, report: Report = lambda share: None
@@ -123,22 +127,23 @@ class LoadedModel:
         """
         parts = np.zeros((3, *found.inside.shape), dtype=np.float32)
         shown, calibrated = (self.card.get(key, (1.0, 0.0)) for key in ("shown", "calibrated"))
+        window = self._window(found)
         for planes in self._batches(found, report):
             answers = [
-                self._answer(member, found, planes, tumour, flip)
+                self._answer(member, found, planes, tumour, flip, window)
                 for member in range(self.members)
                 for flip in self._flips
             ]
-            together = Uptake.mean(answers)
-            marked = (torch.from_numpy(tumour[planes][:, None]).to(self.device) / SURE).clamp(max=1.0)
+            together = Uptake.together(answers)
+            marked = (self._tensor(window.of(tumour[planes][:, None])) / SURE).clamp(max=1.0)
             deltas = torch.cat([answer.delta(shown[0], shown[1] * marked) for answer in answers], dim=1)
             answer = (
                 together.delta(shown[0], shown[1] * marked)[:, 0],
                 together.chance(calibrated[0], calibrated[1] * marked)[:, 0],
                 deltas.std(dim=1, correction=0),
             )
-            parts[:, planes] = torch.stack(answer).cpu().numpy() * found.inside[planes]
-        tissue: FloatArray = np.clip(found.values[:, 0] / AIR, 0.0, 1.0)
+            window.of(parts)[:, planes] = torch.stack(answer).cpu().numpy()
+        tissue: FloatArray = np.clip(found.values[:, 0] / AIR, 0.0, 1.0) * found.inside
         return Synthesised(*(part * tissue for part in parts))
 
     def predict(self, found: ModelInput, report: Report = lambda share: None) -> Prediction:
@@ -156,18 +161,19 @@ class LoadedModel:
         return Sizes.from_json(self.card["sizes"][part])
 
     def _answer(
-        self, member: int, found: ModelInput, planes: Planes, tumour: FloatArray, flip: bool
+        self, member: int, found: ModelInput, planes: Planes, tumour: FloatArray, flip: bool, window: Window
     ) -> Uptake:
         """Return what one synthesis network says of these planes, seen as they are or mirrored."""
         net, sizes = self.synthesis[member], self._sizes("synthesis")
-        inputs = [mirrored(self._seen(found, planes, "synthesis"), flip)]
+        corners = window.corners(len(planes), flip)
+        inputs = [mirrored(self._seen(found, planes, "synthesis", window), flip)]
         if sizes.latent == "map":
-            inputs.append(mirrored(self._tensor(tumour[planes][:, None]), flip))
+            inputs.append(mirrored(self._tensor(window.of(tumour[planes][:, None])), flip))
         elif sizes.latent == "features":
-            images = mirrored(self._seen(found, planes, "segmentation"), flip)
+            images = mirrored(self._seen(found, planes, "segmentation", window), flip)
             read = cast(MprVit, self.segmentation[member]).features
-            inputs.append(self._run(read, images, sizes.latent_stage).to(self.dtype))
-        return Uptake.of(mirrored(self._run(net, *inputs), flip))
+            inputs.append(self._run(read, images, sizes.latent_stage, corners).to(self.dtype))
+        return Uptake.of(mirrored(self._run(net, *inputs, corners), flip))
 
     def _batches(self, found: ModelInput, report: Report) -> Iterator[Planes]:
         """Yield the usable planes by eights."""
@@ -178,16 +184,21 @@ class LoadedModel:
             yield usable[first : first + BATCH]
             report(min(1.0, (first + BATCH) / len(usable)))
 
-    def _seen(self, found: ModelInput, planes: Planes, part: Part) -> Tensor:
-        """Return the images of these planes that the networks for this part see, (B, C, S, S)."""
-        return self._tensor(channels_of(found.values, planes, self._sizes(part)))
+    def _window(self, found: ModelInput) -> Window:
+        """Return what the networks look at of every plane of this patient."""
+        sizes = self._sizes("synthesis")
+        return window_around(found.inside, sizes.size // sizes.tokens)
+
+    def _seen(self, found: ModelInput, planes: Planes, part: Part, window: Window) -> Tensor:
+        """Return the images of these planes that the networks for this part see, (B, C, h, w)."""
+        return self._tensor(window.of(channels_of(found.values, planes, self._sizes(part))))
 
     def _tensor(self, values: FloatArray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
         return tensor.contiguous(memory_format=torch.channels_last)
 
     def _run(self, net: Callable[..., Tensor], *inputs: Tensor | int) -> Tensor:
-        """Return the network's answer, float32, (B, C, S, S)."""
+        """Return the network's answer, float32, (B, C, h, w)."""
         with (
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
@@ -196,7 +207,7 @@ class LoadedModel:
 
 
 def mirrored(values: Tensor, flip: bool) -> Tensor:
-    """Return (…, S, S) with left and right exchanged, or as it is."""
+    """Return (…, h, w) with left and right exchanged, or as it is."""
     return values.flip(-1) if flip else values
 
 

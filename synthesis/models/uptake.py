@@ -1,8 +1,9 @@
-"""What a synthesis network says of every pixel: a change without agent, a chance to enhance, an amount.
+"""What a synthesis network says of every pixel: the change to expect, a chance to enhance, an amount.
 
-One regression of T1C − T1W answers an uncertain voxel with its median, and that is "no enhancement". So the
-three are predicted apart (a hurdle model): Δ = base + share · amplitude, and the share is the chance of
-enhancement when the mean is wanted. All in units of the brain level.
+Δ is the mean of T1C − T1W, learnt by its squared error: an absolute error would ask for the median, and for
+an uncertain voxel that is "no enhancement". The chance is what the confidence speaks of. With the amount it
+also says how Δ moves where enhancement is held to be more likely, or less, than in training. All in units of
+the brain level.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ OUTPUTS = 3
 class Uptake:
     """The three parts, each (B, 1, S, S), float32."""
 
-    #: T1C − T1W where nothing enhances.
-    base: Tensor
+    #: T1C − T1W, on average.
+    mean: Tensor
     #: Log odds of enhancement.
     log_odds: Tensor
-    #: What is added where it does; above 0.
+    #: By how much T1C − T1W is larger where it enhances than where it does not; above 0.
     amplitude: Tensor
 
     @classmethod
     def of(cls, out: Tensor) -> Uptake:
         """Return the parts of a network's output (B, 3, S, S)."""
-        base, log_odds, raw = out.float().chunk(OUTPUTS, dim=1)
-        return cls(base, log_odds, functional.softplus(raw))
+        mean, log_odds, raw = out.float().chunk(OUTPUTS, dim=1)
+        return cls(mean, log_odds, functional.softplus(raw))
 
     @classmethod
-    def mean(cls, several: list[Uptake]) -> Uptake:
+    def together(cls, several: list[Uptake]) -> Uptake:
         """Return the mean of several networks' answers, part by part."""
-        parts = ([getattr(one, name) for one in several] for name in ("base", "log_odds", "amplitude"))
+        parts = ([getattr(one, name) for one in several] for name in ("mean", "log_odds", "amplitude"))
         return cls(*(torch.stack(part).mean(dim=0) for part in parts))
 
     def delta(self, slope: float = 1.0, offset: Tensor | float = 0.0) -> Tensor:
-        """Return Δ, its share being the logistic function of slope · log odds + offset."""
-        return self.base + self.chance(slope, offset) * self.amplitude
+        """Return Δ, if the log odds of enhancement were slope · log odds + offset."""
+        return self.mean + (self.chance(slope, offset) - self.chance()) * self.amplitude
 
     def chance(self, slope: float = 1.0, offset: Tensor | float = 0.0) -> Tensor:
         """Return the probability of enhancement, 0–1."""

@@ -14,10 +14,14 @@ import torch
 from tiny_training import FOLD, RECIPE
 from torch.nn.functional import max_pool2d
 
+from synthesis.models.mpr_vit import Sizes, channels_of
 from training.data import (
     BRAIN,
     CROP,
+    FLAIR,
     FOLDS,
+    INSIDE,
+    NEAR,
     T1,
     T1C,
     TOKEN,
@@ -32,7 +36,7 @@ from training.data import (
     training_batch,
     trains_on_lesion,
 )
-from training.recipes import Stage
+from training.recipes import Stage, View
 
 ALL_FOLDS = sorted(path.stem for path in FOLDS.glob("lgg*.json"))
 
@@ -65,9 +69,25 @@ def test_a_step_sees_the_same_batch_in_every_run(slices: Slices, lesions: Lesion
 
 
 def test_each_stage_has_pictures_of_its_kind(slices: Slices, lesions: Lesions) -> None:
-    recipe = replace(RECIPE, stages=(Stage("lesions", 1, 3), Stage("crops", 1, 3), Stage("slices", 1, 3)))
-    sides = [training_batch(slices, lesions, recipe, step).images.shape for step in range(3)]
-    assert sides == [(3, 2, 32, 32), (3, 2, CROP, CROP), (3, 2, 120, 120)]
+    views: tuple[View, ...] = ("lesions", "crops", "heads", "slices")
+    recipe = replace(RECIPE, stages=tuple(Stage(view, 1, 3) for view in views))
+    sides = [training_batch(slices, lesions, recipe, step).images.shape[2:] for step in range(4)]
+    assert sides == [(32, 32), (CROP, CROP), (112, 88), (120, 120)]
+
+
+def test_a_window_shows_the_head_wherever_it_lies(slices: Slices) -> None:
+    """And says where it was cut, as the positions of its tokens follow from that."""
+    whole = torch.from_numpy(slices.channels(int(slices.index[1])))
+    recipe = replace(RECIPE, stages=(Stage("heads", 20, 4),), transplants=0.0)
+    for step in range(5):
+        batch = training_batch(slices, None, recipe, step)
+        assert batch.corners is not None
+        head = batch.region[:, 0] > 0
+        assert (head.flatten(1).sum(dim=1) > 0.8 * whole[INSIDE].sum()).all()
+    plain = plain_batch(slices, slices.index[1:2])
+    assert plain.corners is not None
+    row, column = (TOKEN * int(place) for place in plain.corners[0])
+    assert torch.equal(plain.images[0], whole[:2, row : row + 112, column : column + 88])
 
 
 @pytest.mark.parametrize("name", ALL_FOLDS)
@@ -123,6 +143,37 @@ def test_where_nothing_enhances_delta_stays_zero_under_augmentation(cache: Path)
     away = max_pool2d(batch.tumour, 5, 1, 2) == 0
     assert float(batch.delta[away].abs().max()) < 1e-4
     assert float(batch.delta[~away].max()) > 0.3
+
+
+def test_neighbours_come_as_the_model_will_see_them(cache: Path, slices: Slices) -> None:
+    """In training and in use the same channels, also at the ends of a patient's volume."""
+    values = np.load(cache / "lgg" / "values.npy").astype(np.float32)
+    for own in slices.slices:
+        volume = values[own[0] : own[-1] + 1]
+        wanted = channels_of(volume, range(len(own)), Sizes(neighbours=2))
+        for plane, index in enumerate(own):
+            stack = slices.channels(int(index), 2)
+            assert np.array_equal(np.concatenate([stack[:2], stack[NEAR:]]), wanted[plane])
+    batch = plain_batch(slices, slices.index[:2], 1)
+    assert batch.images.shape == (2, 6, 112, 88)
+
+
+def test_a_neighbour_is_scaled_as_its_plane_and_gets_the_same_lesion(
+    slices: Slices, lesions: Lesions
+) -> None:
+    recipe = replace(RECIPE, neighbours=1, stages=(Stage("slices", 4, 4),), transplants=0.0)
+    for step in range(4):
+        batch = training_batch(slices, lesions, recipe, step)
+        assert batch.images.shape == (4, 6, 120, 120)
+    channels = slices.channels(int(slices.index[1]), 1)
+    before = channels.copy()
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        lesions.transplant(channels, random)
+    changed = [np.abs(channels[at] - before[at]) > 0 for at in (T1, FLAIR, NEAR, NEAR + 1)]
+    assert all(one.sum() > 100 for one in changed)
+    own, near = changed[0] | changed[1], changed[2] | changed[3]
+    assert (own & near).sum() > 0.95 * (own | near).sum()
 
 
 def test_pictures_without_skull_show_the_brain_alone(slices: Slices) -> None:

@@ -15,13 +15,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
+from typing import Literal
 
 import numpy as np
 import pytest
 import tiny_training
 import torch
 from rich.console import Console
-from tiny_training import FOLD, RECIPE
+from tiny_training import FOLD, RECIPE, enter
+from torch import Tensor
 
 from synthesis.models.uptake import Uptake
 from training.data import Batch, Lesions, Slices, split, training_batch
@@ -82,11 +84,14 @@ def curve(runs: Path) -> list[dict[str, str]]:
 # --- resumption
 
 
-@pytest.mark.parametrize("stopped_at", [2, 4])
-def test_a_resumed_run_has_the_same_next_loss_weights_and_curve(cache: Path, stopped_at: int) -> None:
-    whole = fit(RECIPE, cache, cache / "whole", resume=False, fold=FOLD, most_steps=5)
-    fit(RECIPE, cache, cache / "parts", resume=False, fold=FOLD, most_steps=stopped_at)
-    parts = fit(RECIPE, cache, cache / "parts", resume=True, fold=FOLD, most_steps=5)
+@pytest.mark.parametrize(("stopped_at", "optimiser"), [(2, "adamw"), (4, "adamw"), (4, "muon")])
+def test_a_resumed_run_has_the_same_next_loss_weights_and_curve(
+    cache: Path, stopped_at: int, optimiser: Literal["adamw", "muon"]
+) -> None:
+    recipe = replace(RECIPE, optimiser=optimiser)
+    whole = fit(recipe, cache, cache / "whole", resume=False, fold=FOLD, most_steps=5)
+    fit(recipe, cache, cache / "parts", resume=False, fold=FOLD, most_steps=stopped_at)
+    parts = fit(recipe, cache, cache / "parts", resume=True, fold=FOLD, most_steps=5)
 
     batch = batch_of(cache, RECIPE, 5)
     assert step(parts, batch) == step(whole, batch)
@@ -202,7 +207,8 @@ def test_two_processes_train_as_one_does(cache: Path, monkeypatch: pytest.Monkey
 
 def averaged_gradient(run: Run) -> torch.Tensor:
     """Return AdamW's mean of the gradients so far, of all weights."""
-    return torch.cat([state["exp_avg"].flatten() for state in run.optimiser.state_dict()["state"].values()])
+    (adamw,) = run.optimisers
+    return torch.cat([state["exp_avg"].flatten() for state in adamw.state_dict()["state"].values()])
 
 
 def distance(one: Run, other: Run) -> float:
@@ -299,7 +305,7 @@ def test_the_learning_rate_rises_and_falls_to_two_percent() -> None:
 def test_the_losses_are_less_for_the_truth() -> None:
     full = torch.ones(1, 1, 24, 24)
     batch = Batch(torch.ones(1, 2, 24, 24), 0.5 * full, full, 2 * full, full)
-    right = torch.cat([0 * full, 20 * full, math.log(math.expm1(0.5)) * full], dim=1)
+    right = torch.cat([0.5 * full, 20 * full, 0 * full], dim=1)
     wrong = torch.cat([0 * full, -20 * full, 0 * full], dim=1)
     assert (
         float(synthesis_loss(Uptake.of(right), batch)) < 1e-6 < float(synthesis_loss(Uptake.of(wrong), batch))
@@ -317,6 +323,54 @@ def test_without_bfloat16_a_step_is_computed_in_float32(cache: Path, monkeypatch
     exact = answer(net, batch)
     torch.testing.assert_close(exact, net(batch.images, batch.map, batch.corners))
     assert float((quick - exact).detach().norm() / exact.detach().norm()) < 0.05
+
+
+def test_the_amount_is_the_difference_that_enhancement_makes_and_moves_nothing_else() -> None:
+    """Half of the tumour enhances by 0.6, the chance is known to be one half."""
+    full = torch.ones(1, 1, 24, 24)
+    delta = torch.zeros(1, 1, 24, 24)
+    delta[..., :12] = 0.6
+    batch = Batch(torch.ones(1, 2, 24, 24), delta, full, 2 * full, full)
+
+    def loss(amount: float, mean: Tensor) -> Tensor:
+        return synthesis_loss(Uptake(mean, 0 * full, amount * full), batch)
+
+    losses = [float(loss(amount, 0.3 * full)) for amount in (0.4, 0.6, 0.8)]
+    assert losses[1] < min(losses[0], losses[2])
+    gradients = []
+    for amount in (0.1, 0.9):
+        mean = (0.2 * full).requires_grad_()
+        loss(amount, mean).backward()
+        gradients.append(mean.grad)
+    assert torch.equal(*gradients)
+
+
+def test_a_latent_of_features_is_read_from_the_segmentation_of_the_same_fold(cache: Path) -> None:
+    runs, finder = cache / "runs", replace(RECIPE, network="segmentation", name="tiny-finder")
+    enter(finder)
+    recipe = replace(RECIPE, latent="features", finder=finder.name, name="tiny-features")
+    with pytest.raises(FileNotFoundError, match="tiny-finder-fold0 was not trained yet"):
+        fit(recipe, cache, runs, resume=False, fold=FOLD)
+    fit(finder, cache, runs, resume=False, fold=FOLD, most_steps=1)
+    run = fit(recipe, cache, runs, resume=False, fold=FOLD, most_steps=3)
+    assert run.finder is not None
+    assert same(run.finder.state_dict(), kept_weights(path_of(finder, runs, FOLD)))
+    batch = batch_of(cache, recipe, 3)
+    said = answer(run.net, batch, finder=run.finder)
+    assert torch.equal(answer(run.net, replace(batch, map=1 - batch.map), finder=run.finder), said)
+    for parameter in run.finder.encoder.parameters():
+        parameter.data.mul_(2)
+    assert not torch.equal(answer(run.net, batch, finder=run.finder), said)
+
+
+def test_neighbouring_planes_are_trained_on(cache: Path) -> None:
+    recipe = replace(RECIPE, neighbours=1, name="tiny-near")
+    run = fit(recipe, cache, cache / "runs", resume=False, fold=FOLD, most_steps=3)
+    batch = batch_of(cache, recipe, 3)
+    said = answer(run.net, batch)
+    batch.images[:, 2:] = 0
+    assert batch.images.shape[1] == 6
+    assert not torch.equal(answer(run.net, batch), said)
 
 
 def test_a_network_of_the_t1w_alone_is_shown_no_flair(cache: Path) -> None:

@@ -468,19 +468,19 @@ def test_the_memory_format_changes_nothing() -> None:
 # --- the answer
 
 
-def test_the_change_is_the_base_and_where_it_enhances_the_amplitude() -> None:
+def test_the_change_is_its_mean_and_moves_with_the_chance_to_enhance() -> None:
     out = torch.randn(2, OUTPUTS, 5, 5)
-    uptake = Uptake.of(out)
+    uptake, chance = Uptake.of(out), torch.sigmoid(out[:, 1:2])
     assert float(uptake.amplitude.min()) > 0
-    assert torch.allclose(uptake.delta(), uptake.base + torch.sigmoid(out[:, 1:2]) * uptake.amplitude)
-    assert torch.allclose(uptake.delta(offset=-100.0), uptake.base, atol=1e-6)
-    assert torch.allclose(uptake.delta(offset=100.0), uptake.base + uptake.amplitude)
+    assert torch.equal(uptake.delta(), out[:, :1])
+    assert torch.allclose(uptake.delta(offset=-100.0), uptake.mean - chance * uptake.amplitude)
+    assert torch.allclose(uptake.delta(offset=100.0), uptake.mean + (1 - chance) * uptake.amplitude)
     assert torch.equal(uptake.chance(2.0, 1.0), torch.sigmoid(2 * out[:, 1:2] + 1))
 
 
 def test_answers_of_several_networks_are_averaged_part_by_part() -> None:
     first, second = Uptake.of(torch.randn(1, 3, 4, 4)), Uptake.of(torch.randn(1, 3, 4, 4))
-    mean = Uptake.mean([first, second])
-    assert torch.allclose(mean.log_odds, (first.log_odds + second.log_odds) / 2)
-    assert torch.allclose(mean.amplitude, (first.amplitude + second.amplitude) / 2)
-    assert torch.allclose(Uptake.mean([first, first]).delta(), first.delta())
+    both = Uptake.together([first, second])
+    assert torch.allclose(both.log_odds, (first.log_odds + second.log_odds) / 2)
+    assert torch.allclose(both.amplitude, (first.amplitude + second.amplitude) / 2)
+    assert torch.allclose(Uptake.together([first, first]).delta(), first.delta())
