@@ -88,7 +88,6 @@ def test_the_design_documents_example_is_accepted(tmp_path: Path) -> None:
     assert found.notices == (
         "rule.answer has no effect in this version.",
         "rule.answer has no effect in this version.",
-        "retention.hours has no effect in this version.",
         "rule.objects: seg cannot be made in this version.",
     )
 
