@@ -39,8 +39,8 @@ def retry(
             f"(the series are listed by: dicom-node queue explain {job.id})."
         )
     inputs: dict[str, list[str]] = values.get("inputs") or job.inputs or {}
-    needed = [path for paths in inputs.values() for path in paths]
-    if not all((spool.root / path).exists() for path in needed):
+    missing = [path for paths in inputs.values() for path in paths if not (spool.root / path).exists()]
+    if ledger.has_purged(missing):
         raise NoSuchThing(
             f"The series of job {job.id} have left the spool (retention.hours): send the study again first."
         )

@@ -55,6 +55,15 @@ class Keeping(Database):
             )
         return len(rows)
 
+    def has_purged(self, paths: Sequence[str]) -> bool:
+        """Return whether one of these files has left the spool."""
+        table = schema.instances
+        if not paths:
+            return False
+        with self._read() as sql:
+            gone = table.c.path.in_(paths), table.c.purged.is_not(None)
+            return sql.scalar(select(table.c.path).where(*gone).limit(1)) is not None
+
     def jobs_to_purge(self, identities: Sequence[str], until: Until) -> list[str]:
         """Return those of these jobs whose folders may leave."""
         found: list[str] = []

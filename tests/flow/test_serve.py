@@ -111,11 +111,23 @@ def test_a_node_that_was_killed_goes_on_when_it_is_started_again(
     assert second.wait(20) == 0
 
 
-HEAVY = ("torch", "SimpleITK", "highdicom", "scipy", "matplotlib", "pandas", "celery")
+HEAVY = ("torch", "SimpleITK", "highdicom", "scipy", "matplotlib", "pandas", "celery", "requests")
 
 
 @pytest.mark.parametrize(
-    "module", ["cli", "serve", "receive", "collect", "enqueue", "deliver", "monitor", "overview"]
+    "module",
+    [
+        "cli",
+        "serve",
+        "receive",
+        "collect",
+        "enqueue",
+        "deliver",
+        "confirm",
+        "retention",
+        "monitor",
+        "overview",
+    ],
 )
 def test_the_node_loads_nothing_heavy(module: str) -> None:
     code = f"import dicom_node.{module}, sys; print([m for m in {HEAVY} if m in sys.modules])"
