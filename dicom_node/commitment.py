@@ -35,7 +35,7 @@ _ALL_STORED, _SOME_FAILED = 1, 2
 #: Failure reason (0008,1197): the peer has no such instance (PS3.3 C.14.1.1).
 _NO_SUCH_INSTANCE = 0x0112
 #: A peer that answers on the association of the question does so at once; the others open one to us.
-_LINGER_S = 1.0
+_LINGER_S = 3.0
 
 #: Answers to an N-EVENT-REPORT (PS3.7 10.1.1.1.8).
 SUCCESS = 0x0000

@@ -122,8 +122,8 @@ class Confirmer:
             state = DeliveryState.PENDING if again else DeliveryState.REFUSED
             sentence = f"{destination} has lost {len(lost)} of {len(here)} instances that it had stored"
             sentence += "; they are sent again." if again else f", for the {times}. time."
-            self._ledger.set_deliveries([(row, state, row.status) for row in lost])
             self._ledger.set_attempt(job.id, destination, 0, 0.0, sentence)
+            self._ledger.set_deliveries([(row, state, row.status) for row in lost])
             self._ledger.note(job, sentence, "LOST_BY_PEER")
             log.warning("job %s: %s", job.id, sentence)
         return bool(losers)
@@ -163,7 +163,7 @@ class Confirmer:
 
     def _ask_peer(self, job: JobRow, peer: Peer, rows: list[DeliveryRow], step: Step) -> None:
         if peer.dicomweb:
-            from dicom_node import stow  # requests would be a third of the node's start
+            from dicom_node import stow  # the client brings much that a node without DICOMweb never needs
 
             self._compare(job, peer, rows, How.QIDO_RS, lambda series: stow.find(peer, job.study_uid, series))
             return

@@ -148,7 +148,7 @@ class Deliverer:
         try:
             parcels = [send.parcel(self._spool.root / row.path) for row in rows.values()]
             if peer.dicomweb:
-                from dicom_node import stow  # requests would be a third of the node's start
+                from dicom_node import stow  # the client brings much that a node without DICOMweb never needs
 
                 stow.store(peer, parcels, answers.add)
             else:
@@ -174,10 +174,10 @@ class Deliverer:
         self, job: JobRow, rows: Iterable[DeliveryRow], sentence: str, status: int | None = None
     ) -> None:
         rows = list(rows)
-        self._ledger.set_deliveries([(row, DeliveryState.REFUSED, status) for row in rows])
-        if rows:
+        if rows:  # first why, then that: who sees the one must find the other
             count, _, _ = self._ledger.attempt(job.id, rows[0].destination)
             self._ledger.set_attempt(job.id, rows[0].destination, count + 1, 0.0, sentence)
+        self._ledger.set_deliveries([(row, DeliveryState.REFUSED, status) for row in rows])
 
     def _postpone(self, job: JobRow, destination: str, sentence: str) -> None:
         count = self._ledger.attempt(job.id, destination)[0] + 1

@@ -171,10 +171,19 @@ class Receiver:
                 log.warning("refused association from %s: no [[peer]] %r has that address", address, calling)
                 self._reject(event.assoc, _CALLING_AE_UNKNOWN)
             elif not peer.sends:
-                acceptor = event.assoc.acceptor
-                acceptor.supported_contexts = [
-                    context for context in acceptor.supported_contexts if context.abstract_syntax in _SERVICES
-                ]
+                self._limit(event.assoc, address)
+
+    def _limit(self, association: Association, address: str) -> None:
+        """Let a peer that does not send use the services, if it wants one of them."""
+        proposed = association.requestor.primitive.presentation_context_definition_list
+        if not any(context.abstract_syntax in _SERVICES for context in proposed):
+            log.warning("refused association from %s: its [[peer]] has sends = false", address)
+            self._reject(association, _CALLING_AE_UNKNOWN)
+            return
+        acceptor = association.acceptor
+        acceptor.supported_contexts = [
+            context for context in acceptor.supported_contexts if context.abstract_syntax in _SERVICES
+        ]
 
     def _reject(self, association: Association, diagnostic: int) -> None:
         association.acse.send_reject(*_REJECT, diagnostic)

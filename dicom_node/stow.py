@@ -30,14 +30,16 @@ _REQUEST_BYTES = 16_000_000
 _NO_CHUNKS = 1 << 40
 _PAGE = 1000
 
-_TOO_LARGE = 413
+#: A request is refused for what is in it: smaller ones show which instance it is.
+_CONTENT = frozenset({400, 409, 413, 415, 422})
 #: Worth another try later: time-outs, too many requests, and what proxies say of a service that is away.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REASONS = {
+    400: "it cannot read an instance",
     401: "it does not accept our credentials",
     403: "our credentials do not allow it",
     404: "there is no DICOMweb service at its URL",
-    409: "it stored none of them",
+    409: "it stores none of it",
     413: "an instance is larger than it accepts",
     415: "it does not take this kind of object",
 }
@@ -54,8 +56,11 @@ def store(peer: Peer, parcels: Sequence[Parcel], answered: Callable[[Answer], No
         The service refuses a request, and would again.
     """
     client, last = _client(peer)
+    refused: list[PeerRefuses] = []
     for batch in _batches(parcels, _REQUEST_BYTES):
-        _store(client, last, peer, batch, answered)
+        refused += _store(client, last, peer, batch, answered)
+    if refused:
+        raise refused[0]
 
 
 def find(peer: Peer, study_uid: str, series_uid: str) -> set[str]:
@@ -94,21 +99,25 @@ def _store(
     peer: Peer,
     batch: Sequence[Parcel],
     answered: Callable[[Answer], None],
-) -> None:
-    """Send one request; a request that is too large is halved."""
+) -> list[PeerRefuses]:
+    """Send one request, halved until it is taken; return the complaints about single instances."""
     last.clear()
     try:
         body = client.store_instances([dcmread(parcel.path) for parcel in batch])
     except requests.HTTPError as error:
         status = _status_of(error)
-        if status == _TOO_LARGE and len(batch) > 1:
-            middle = len(batch) // 2
-            _store(client, last, peer, batch[:middle], answered)
-            _store(client, last, peer, batch[middle:], answered)
-            return
         told = read_response(_body(last)) if status == 409 else {}
-        if not told:
+        if not told and status not in _CONTENT:
             raise _complaint(peer, status) from None
+        if not told and len(batch) == 1:
+            return [PeerRefuses(_refusal(peer, status))]
+        if not told:
+            middle = len(batch) // 2
+            return [
+                complaint
+                for half in (batch[:middle], batch[middle:])
+                for complaint in _store(client, last, peer, half, answered)
+            ]
     except requests.RequestException:
         raise _away(peer) from None
     else:
@@ -117,6 +126,7 @@ def _store(
     for parcel in batch:
         unsaid = SUCCESS if whole else PROCESSING_FAILURE
         answered(Answer(parcel, told.get(parcel.sop_instance_uid, unsaid)))
+    return []
 
 
 def read_response(body: Dataset) -> dict[str, int]:
@@ -190,9 +200,11 @@ def _status_of(error: requests.HTTPError) -> int:
 def _complaint(peer: Peer, status: int) -> PeerRefuses | PeerUnreachable:
     if status in _TRANSIENT:
         return PeerUnreachable(f"{peer.name} cannot take it now (HTTP {status}).")
-    return PeerRefuses(
-        f"{peer.name} answered HTTP {status}: {_REASONS.get(status, 'it refuses the request')}."
-    )
+    return PeerRefuses(_refusal(peer, status))
+
+
+def _refusal(peer: Peer, status: int) -> str:
+    return f"{peer.name} answered HTTP {status}: {_REASONS.get(status, 'it refuses the request')}."
 
 
 def _away(peer: Peer) -> PeerUnreachable:

@@ -171,7 +171,7 @@ def test_queue_show_has_timeline_seconds_and_deliveries(bench: Start, run: Run, 
 
     assert [event["to"] for event in found["timeline"] if event["from"] != event["to"]] == flow.path(job)
     assert found["deliveries"] == [
-        {"destination": "pacs", "stored": 12, "pending": 0, "refused": 0, "last": ""}
+        {"destination": "pacs", "stored": 12, "pending": 0, "refused": 0, "committed": 0, "last": ""}
     ]
     assert found["model"]["name"] == "stand-in" and found["remarks"] == ["A remark."]
     assert text.code == 0 and "Timeline" in text.out and "A remark." in text.out

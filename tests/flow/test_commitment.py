@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from archive import Archive
-from node_bench import Bench
+from node_bench import Bench, wait_for
 from pynetdicom import AE
 from pynetdicom.sop_class import MRImageStorage, StorageCommitmentPushModel, Verification
 from small_studies import pair
 
-from dicom_node import confirm
+from dicom_node import commitment, confirm
 from dicom_node.ledger import DeliveryState, How, State
 
 Start = Callable[..., Bench]
@@ -43,7 +43,10 @@ def delivering(bench: Start, to: Archive, **peer: object) -> Bench:
 
 
 @pytest.mark.parametrize("reports", ["same", "new"])
-def test_a_report_commits_the_job(bench: Start, archive: StartArchive, reports: str) -> None:
+def test_a_report_commits_the_job(
+    bench: Start, archive: StartArchive, monkeypatch: pytest.MonkeyPatch, reports: str
+) -> None:
+    monkeypatch.setattr(commitment, "_LINGER_S", 20.0 if reports == "same" else 0.1)
     keeps = archive(reports=reports)
     flow = delivering(bench, keeps)
 
@@ -52,7 +55,7 @@ def test_a_report_commits_the_job(bench: Start, archive: StartArchive, reports: 
     assert flow.path(job)[-2:] == ["DELIVERED", "COMMITTED"] and job.settled
     assert "pacs confirmed every instance" in job.reason
     assert {row.state for row in flow.node.ledger.deliveries(job.id)} == {DeliveryState.COMMITTED}
-    assert keeps.report_statuses == [0x0000]
+    assert wait_for("our answer to the report", lambda: keeps.report_statuses) == [0x0000]
     (asked,) = flow.node.ledger.confirmations(job.id, "pacs")
     assert (asked.how, asked.confirmed, asked.lost) == (How.N_ACTION, 12, 0)
     assert asked.transaction_uid == keeps.requests[0].TransactionUID
@@ -195,4 +198,4 @@ def test_a_report_about_a_transaction_that_is_not_ours_is_refused(
 
     keeps._call(report, 1)
 
-    assert keeps.report_statuses == [0x0000, 0x0115]
+    assert keeps.report_statuses[-1] == 0x0115

@@ -111,7 +111,7 @@ def test_a_node_that_was_killed_goes_on_when_it_is_started_again(
     assert second.wait(20) == 0
 
 
-HEAVY = ("torch", "SimpleITK", "highdicom", "scipy", "matplotlib", "pandas", "celery", "requests")
+HEAVY = ("torch", "SimpleITK", "highdicom", "scipy", "matplotlib", "pandas", "celery")
 
 
 @pytest.mark.parametrize(

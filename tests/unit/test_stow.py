@@ -147,7 +147,7 @@ def test_a_conflict_says_of_each_instance_why(
 def test_a_request_that_is_too_large_is_halved(
     service: Callable[[Say], Service], parcels: list[Parcel]
 ) -> None:
-    def say(number: int, body: bytes) -> tuple[int, None]:
+    def say(_: int, body: bytes) -> tuple[int, None]:
         return (413 if body.count(b"DICM") > 1 else 200), None
 
     there = service(say)
@@ -156,6 +156,19 @@ def test_a_request_that_is_too_large_is_halved(
 
     assert [answer.stored for answer in answers] == [True] * 4
     assert len(there.requests) == 1 + 2 + 4
+
+
+def test_one_instance_that_cannot_be_read_does_not_hold_the_others(
+    service: Callable[[Say], Service], parcels: list[Parcel]
+) -> None:
+    bad = parcels[2].sop_instance_uid.encode()
+    there = service(lambda _, body: ((400 if bad in body else 200), None))
+    answers: list[Answer] = []
+
+    with pytest.raises(PeerRefuses, match="HTTP 400: it cannot read an instance"):
+        stow.store(there.peer, parcels, answers.append)
+
+    assert [answer.parcel for answer in answers] == [parcels[0], parcels[1], parcels[3]]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 413, 415])
