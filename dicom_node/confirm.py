@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 _REPORT_WITHIN_S = 2 * 3600.0
 #: So often a destination may lose, or leave unanswered, what it was sent.
 _MOST_ROUNDS = 3
-_PAUSE_S = 10.0
+#: Many archives list what they stored only when they have indexed it: until then a query proves nothing.
+_INDEXED_WITHIN_S = 600.0
+_PAUSE_S = 60.0
 _LONGEST_PAUSE_S = 600.0
 #: With these pauses: two days of an unreachable peer.
 _MOST_ATTEMPTS = 340
@@ -54,6 +56,16 @@ def next_step(asked: Sequence[ConfirmationRow], now: float) -> Step:
         return Step.WAIT
     silent = any(one.ended is None for one in actions)
     return Step.FIND if silent or len(actions) >= _MOST_ROUNDS else Step.COMMIT
+
+
+def is_lost(asked: Sequence[ConfirmationRow], now: float) -> bool:
+    """Return whether what a query does not find is lost: it was there to be found for long enough.
+
+    `asked` is all that the destination was asked, this query included. What was sent again has time again.
+    """
+    since = max((one.ended or one.asked for one in asked if one.lost), default=0.0)
+    queries = [one.asked for one in asked if one.how != How.N_ACTION and one.asked > since]
+    return now - min(queries, default=now) >= _INDEXED_WITHIN_S
 
 
 class Confirmer:
@@ -195,11 +207,13 @@ class Confirmer:
         except (PeerUnreachable, PeerRefuses):
             self._ledger.end_confirmation(key, {})
             raise
+        lost = is_lost(self._ledger.confirmations(job.id, peer.name), time.time())
+        missing = DeliveryState.LOST if lost else DeliveryState.STORED
         self._ledger.end_confirmation(
             key,
             {
                 row.sop_instance_uid: (
-                    DeliveryState.COMMITTED if row.sop_instance_uid in there else DeliveryState.LOST,
+                    DeliveryState.COMMITTED if row.sop_instance_uid in there else missing,
                     None,
                 )
                 for row in rows

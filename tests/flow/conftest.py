@@ -56,6 +56,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enqueue, "_IDLE_S", 0.3)
     monkeypatch.setattr(deliver, "_PAUSE_S", 0.4)
     monkeypatch.setattr(confirm, "_PAUSE_S", 0.4)
+    monkeypatch.setattr(confirm, "_INDEXED_WITHIN_S", 0.0)
     monkeypatch.setattr(confirm, "_IDLE_S", 0.3)
 
 

@@ -76,6 +76,8 @@ def archive(tmp_path: Path, node_port: int) -> Iterator[StartOrthanc]:
     made: list[Orthanc] = []
 
     def one(**more: object) -> Orthanc:
+        # It reports once, and gives up a node that does not answer by then.
+        more = {"DicomScuTimeout": int(PATIENCE_S)} | more
         made.append(Orthanc(tmp_path / f"orthanc-{len(made)}", node_port, **more))
         made[-1].start()
         return made[-1]

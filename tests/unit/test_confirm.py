@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pydicom.dataset import Dataset
 
 from dicom_node.commitment import UnusableReport, new_transaction, read_report
-from dicom_node.confirm import Step, next_step
+from dicom_node.confirm import Step, is_lost, next_step
 from dicom_node.ledger import ConfirmationRow, DeliveryState, How
 
 HOUR = 3600.0
@@ -27,9 +29,9 @@ def asked(how: How = How.N_ACTION, ago: float = HOUR, ended: float | None = None
         ([asked(ago=60)], Step.WAIT),
         ([asked(ago=3 * HOUR)], Step.FIND),
         ([asked(ended=5)], Step.WAIT),
-        ([asked(ended=11)], Step.COMMIT),
-        ([asked(ended=HOUR), asked(ended=15)], Step.WAIT),
-        ([asked(ended=HOUR), asked(ended=25)], Step.COMMIT),
+        ([asked(ended=61)], Step.COMMIT),
+        ([asked(ended=HOUR), asked(ended=100)], Step.WAIT),
+        ([asked(ended=HOUR), asked(ended=121)], Step.COMMIT),
         ([asked(ended=HOUR)] * 3, Step.FIND),
         ([asked(How.C_FIND, ended=HOUR)] * 3, Step.COMMIT),
         ([asked(ago=3 * HOUR), asked(How.C_FIND, ended=HOUR)], Step.FIND),
@@ -51,6 +53,23 @@ def test_a_destination_is_asked_by_what_it_was_asked_before(
     before: list[ConfirmationRow], step: Step
 ) -> None:
     assert next_step(before, NOW) == step
+
+
+@pytest.mark.parametrize(
+    ("before", "lost"),
+    [
+        ([asked(How.C_FIND, ago=1)], False),
+        ([asked(How.C_FIND, ago=500, ended=500), asked(How.C_FIND, ago=1)], False),
+        ([asked(How.C_FIND, ago=700, ended=700), asked(How.C_FIND, ago=1)], True),
+        ([asked(How.N_ACTION, ago=3 * HOUR), asked(How.QIDO_RS, ago=1)], False),
+        ([replace(asked(How.C_FIND, ago=700, ended=650), lost=2), asked(How.C_FIND, ago=1)], False),
+    ],
+    ids=["first query", "archive may be indexing", "long enough", "only queries count", "sent again since"],
+)
+def test_what_a_query_does_not_find_is_lost_only_after_a_while(
+    before: list[ConfirmationRow], lost: bool
+) -> None:
+    assert is_lost(before, NOW) is lost
 
 
 def reference(uid: str, reason: int | None = None) -> Dataset:
