@@ -33,8 +33,7 @@ _MOST_ATTEMPTS = 340
 _AT_ONCE = 2
 _EVERY_S = 0.5
 #: What waits for a peer's report needs no hurry; the report itself wakes us.
-_IDLE_S = 2.0
-
+_IDLE_S = 10.0
 
 _NOT_THERE = frozenset({DeliveryState.PENDING, DeliveryState.REFUSED})
 
@@ -133,7 +132,7 @@ class Confirmer:
             again = times < _MOST_ROUNDS
             state = DeliveryState.PENDING if again else DeliveryState.REFUSED
             sentence = f"{destination} has lost {len(lost)} of {len(here)} instances that it had stored"
-            sentence += "; they are sent again." if again else f", for the {times}. time."
+            sentence += "; they are sent again." if again else f", {times} times by now."
             self._ledger.set_attempt(job.id, destination, 0, 0.0, sentence)
             self._ledger.set_deliveries([(row, state, row.status) for row in lost])
             self._ledger.note(job, sentence, "LOST_BY_PEER")

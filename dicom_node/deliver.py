@@ -87,6 +87,7 @@ class Deliverer:
             job, State.DELIVERED, f"{count} instances are in {names}.", "DELIVERED", seconds=seconds
         )
         log.info("job %s: DELIVERED %d instances", job.id, count)
+        self._changed()
 
     def _give_up(self, job: JobRow, rows: list[DeliveryRow]) -> None:
         """A destination refuses for good; say which, why, and what the destinations have."""
