@@ -254,3 +254,21 @@ def test_what_orthanc_cannot_store_is_told_from_what_it_stored(archive: StartOrt
 
     assert [answer.parcel for answer in answers if answer.stored] == [parcels[0], parcels[2]]
     assert len(stored(orthanc)) == 2
+
+
+def test_what_orthanc_only_says_that_it_stored_is_found_out(
+    start: Start, archive: StartOrthanc, node_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirm, "_INDEXED_WITHIN_S", 0.0)
+    drops_the_second = tmp_path / "filter.lua"
+    drops_the_second.write_text(
+        'function ReceivedInstanceFilter(dicom, origin)\n return dicom.InstanceNumber ~= "2"\nend\n'
+    )
+    orthanc, named = web(archive, LuaScripts=[str(drops_the_second)])
+    flow = start(orthanc, node_port, **named)
+
+    flow.send(pair(), calling="ORTHANC")
+
+    job = flow.wait(State.FAILED, "DELIVERY_REFUSED", seconds=PATIENCE_S)
+    assert f"pacs has lost 1 of {SLICES} instances that it had stored, 3 times by now" in job.reason
+    assert len(stored(orthanc)) == SLICES - 1
