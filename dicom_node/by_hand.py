@@ -38,6 +38,12 @@ def retry(
             f"dicom-node queue retry {job.id} --t1 SERIES --flair SERIES "
             f"(the series are listed by: dicom-node queue explain {job.id})."
         )
+    inputs: dict[str, list[str]] = values.get("inputs") or job.inputs or {}
+    missing = [path for paths in inputs.values() for path in paths if not (spool.root / path).exists()]
+    if ledger.has_purged(missing):
+        raise NoSuchThing(
+            f"The series of job {job.id} have left the spool (retention.hours): send the study again first."
+        )
     if job.code in _DELIVERY_CODES and not values:
         ledger.reopen_deliveries(job)
     else:

@@ -69,7 +69,7 @@ def _log_to_stderr() -> None:
     """Log in UTC. What pydicom warns of may quote a patient's values: it stays out."""
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("pynetdicom", "pydicom"):
+    for name in ("pynetdicom", "pydicom", "dicomweb_client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
 
@@ -252,10 +252,11 @@ def queue_show(job: JobId, as_json: AsJson = False) -> None:
         console.print(_table("Seconds", tuple(found["seconds"]), [list(found["seconds"].values())]))
     if found["deliveries"]:
         rows = [
-            (one["destination"], one["stored"], one["pending"], one["refused"], one["last"])
+            [one[key] for key in ("destination", "stored", "committed", "pending", "refused", "last")]
             for one in found["deliveries"]
         ]
-        console.print(_table("Deliveries", ("to", "stored", "pending", "refused", "last word"), rows))
+        columns = ("to", "stored", "committed", "pending", "refused", "last word")
+        console.print(_table("Deliveries", columns, rows))
     if found["model"]:
         console.print(
             f"Model: {found['model']['name']} {found['model']['version']}, "
@@ -425,6 +426,25 @@ def send(
         print(complaint, file=sys.stderr)
     print(f"{stored} instances stored by {receiver.name}")
     raise typer.Exit(1 if complaints else 0)
+
+
+@app.command()
+def purge(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would leave.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove from the spool what is finished and older than retention.hours; the node does so by itself."""
+    from dicom_node.retention import purge as run
+    from dicom_node.spool import Spool
+
+    settings = _settings()
+    left = run(settings, _ledger(settings), Spool(settings.node.spool), dry_run=dry_run)
+    if as_json:
+        _print_json(left.to_json() | {"dry_run": dry_run})
+        return
+    print(f"{'Would leave' if dry_run else 'Left'} the spool: {left.sentence}")
+    for identity in left.jobs:
+        print(f"  job {identity}")
 
 
 # --- settings ------------------------------------------------------------------------------------

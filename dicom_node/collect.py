@@ -38,7 +38,7 @@ _IDLE_S = 60.0
 _AFTER_FAILURE_S = 60.0
 #: States in which a job's input is fixed: what comes later can only open the next revision.
 _PAST_COLLECTING = frozenset(
-    {State.COMPLETE, State.QUEUED, State.RUNNING, State.SYNTHESISED, State.DELIVERED}
+    {State.COMPLETE, State.QUEUED, State.RUNNING, State.SYNTHESISED, State.DELIVERED, State.COMMITTED}
 )
 
 

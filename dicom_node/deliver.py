@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from dicom_node import send
 from dicom_node.errors import IllegalTransition, NoSuchThing, PeerRefuses, PeerUnreachable
-from dicom_node.ledger import DeliveryRow, DeliveryState, JobRow, Ledger, State
+from dicom_node.ledger import AT_PEER, DeliveryRow, DeliveryState, JobRow, Ledger, State
 from dicom_node.settings import NO_DESTINATION, Peer, Settings
 from dicom_node.spool import Spool
 from synthesis import job as message
@@ -28,6 +28,8 @@ _AT_ONCE = 4
 _EVERY_S = 0.5
 #: `queue retry` is another process: nobody wakes us.
 _IDLE_S = 2.0
+#: Answers are written together, so that a disk that is slow to sync does not slow the association down.
+_WRITE_EVERY_S = 0.25
 
 
 class Deliverer:
@@ -71,18 +73,11 @@ class Deliverer:
                 self._under_way[job.id, destination] = self._pool.submit(self._deliver, job, destination)
         if pending:
             return
-        refused = [row for row in rows if row.state == DeliveryState.REFUSED]
-        if refused:
-            names = ", ".join(sorted({row.destination for row in refused}))
-            sentences = {row.destination: self._ledger.attempt(job.id, row.destination)[2] for row in refused}
-            self._ledger.move(
-                job,
-                State.FAILED,
-                f"{names} does not take the result: {' '.join(sorted(set(sentences.values())))}",
-                "DELIVERY_REFUSED",
-            )
-            log.error("job %s: FAILED DELIVERY_REFUSED", job.id)
+        if any(row.state == DeliveryState.REFUSED for row in rows):
+            self._give_up(job, rows)
             return
+        if not all(row.state in AT_PEER for row in rows):
+            return  # lost by a peer: confirm will say what becomes of it
         last = max((row.at or 0.0 for row in rows), default=time.time())
         seconds = {**(job.seconds or {}), "deliver": round(max(0.0, last - job.updated), 3)}
         seconds["total"] = round(max(0.0, last - job.last_arrival), 3)
@@ -92,6 +87,19 @@ class Deliverer:
             job, State.DELIVERED, f"{count} instances are in {names}.", "DELIVERED", seconds=seconds
         )
         log.info("job %s: DELIVERED %d instances", job.id, count)
+        self._changed()
+
+    def _give_up(self, job: JobRow, rows: list[DeliveryRow]) -> None:
+        """A destination refuses for good; say which, why, and what the destinations have."""
+        refused = [row for row in rows if row.state == DeliveryState.REFUSED]
+        names = sorted({row.destination for row in refused})
+        why = " ".join(sorted({self._ledger.attempt(job.id, name)[2] for name in names}))
+        there = len(rows) - len(refused)
+        sentence = f"{', '.join(names)} does not take the result: {why}"
+        if there:
+            sentence += f" {there} of {len(rows)} instances are delivered."
+        self._ledger.move(job, State.FAILED, sentence, "DELIVERY_REFUSED")
+        log.error("job %s: FAILED DELIVERY_REFUSED", job.id)
 
     def _open(self, job: JobRow) -> list[DeliveryRow]:
         """Make the rows of a job that came from its worker."""
@@ -105,7 +113,12 @@ class Deliverer:
             return []
         folder = self._spool.job(job.id)
         objects = [
-            (self._spool.relative(folder / made.path), made.sop_class_uid, made.sop_instance_uid)
+            (
+                self._spool.relative(folder / made.path),
+                made.sop_class_uid,
+                made.sop_instance_uid,
+                made.series_instance_uid,
+            )
             for made in result.instances
         ]
         self._ledger.open_deliveries(job, destinations, objects)
@@ -131,43 +144,41 @@ class Deliverer:
         except NoSuchThing as error:
             self._refuse(job, rows.values(), error.sentence)
             return
-        refusals: dict[str, int] = {}
-        later: dict[str, int] = {}
-
-        def answered(answer: send.Answer) -> None:
-            row = rows[answer.parcel.sop_instance_uid]
-            if answer.stored:
-                self._ledger.set_delivery(row, DeliveryState.STORED, answer.status)
-                rows.pop(answer.parcel.sop_instance_uid)
-            elif answer.transient:
-                later[row.sop_instance_uid] = answer.status
-            else:
-                refusals[row.sop_instance_uid] = answer.status
-
+        answers = _Answers(self._ledger, rows)
+        away = unwilling = ""
         try:
             parcels = [send.parcel(self._spool.root / row.path) for row in rows.values()]
-            send.store(self._settings.node.ae_title, peer, parcels, answered)
+            if peer.dicomweb:
+                from dicom_node import stow  # the client brings much that a node without DICOMweb never needs
+
+                stow.store(peer, parcels, answers.add)
+            else:
+                send.store(self._settings.node.ae_title, peer, parcels, answers.add)
         except PeerUnreachable as error:
-            self._postpone(job, destination, error.sentence)
-            return
+            away = error.sentence
         except PeerRefuses as error:
-            self._refuse(job, rows.values(), error.sentence)
-            return
-        for uid, status in refusals.items():
-            self._refuse(job, [rows[uid]], f"{_said(peer, status)} It will not take it later either.", status)
-        if later:
-            status = next(iter(later.values()))
-            self._postpone(job, destination, f"{_said(peer, status)}")
+            unwilling = error.sentence
+        answers.write()
+        for status in sorted(set(answers.refused.values())):
+            refused = [rows[uid] for uid, said in answers.refused.items() if said == status]
+            self._refuse(job, refused, f"{_said(peer, status)} It will not take it later either.", status)
+        if unwilling:
+            self._refuse(job, answers.unheard(), unwilling)
+        if answers.later and not away:
+            away = _said(peer, next(iter(answers.later.values())))
+        if away:
+            self._postpone(job, destination, away)
+        elif not unwilling and not answers.refused:
+            self._ledger.set_attempt(job.id, destination, 0, 0.0, "")
 
     def _refuse(
         self, job: JobRow, rows: Iterable[DeliveryRow], sentence: str, status: int | None = None
     ) -> None:
         rows = list(rows)
-        for row in rows:
-            self._ledger.set_delivery(row, DeliveryState.REFUSED, status)
-        if rows:
+        if rows:  # first why, then that: who sees the one must find the other
             count, _, _ = self._ledger.attempt(job.id, rows[0].destination)
             self._ledger.set_attempt(job.id, rows[0].destination, count + 1, 0.0, sentence)
+        self._ledger.set_deliveries([(row, DeliveryState.REFUSED, status) for row in rows])
 
     def _postpone(self, job: JobRow, destination: str, sentence: str) -> None:
         count = self._ledger.attempt(job.id, destination)[0] + 1
@@ -183,6 +194,42 @@ class Deliverer:
             current, f"{sentence} Attempt {count}; the next in {pause:.0f} s.", "DELIVERY_POSTPONED"
         )
         log.warning("job %s: delivery to %s postponed by %.0f s", job.id, destination, pause)
+
+
+class _Answers:
+    """What a destination answered in one attempt, on its way into the ledger."""
+
+    def __init__(self, ledger: Ledger, rows: Mapping[str, DeliveryRow]) -> None:
+        self._ledger = ledger
+        self._rows = rows
+        self._unwritten: list[tuple[DeliveryRow, DeliveryState, int | None]] = []
+        self._written_at = time.monotonic()
+        self._heard: set[str] = set()
+        #: Statuses by SOP Instance UID.
+        self.refused: dict[str, int] = {}
+        self.later: dict[str, int] = {}
+
+    def add(self, answer: send.Answer) -> None:
+        """Take one answer; write those that have gathered now and then."""
+        uid = answer.parcel.sop_instance_uid
+        self._heard.add(uid)
+        if not answer.stored:
+            (self.later if answer.transient else self.refused)[uid] = answer.status
+        state = DeliveryState.STORED if answer.stored else DeliveryState.PENDING
+        self._unwritten.append((self._rows[uid], state, answer.status))
+        if time.monotonic() - self._written_at > _WRITE_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write what has gathered."""
+        if self._unwritten:
+            self._ledger.set_deliveries(self._unwritten)
+            self._unwritten = []
+        self._written_at = time.monotonic()
+
+    def unheard(self) -> list[DeliveryRow]:
+        """Return what the destination said nothing about."""
+        return [row for uid, row in self._rows.items() if uid not in self._heard]
 
 
 def _said(peer: Peer, status: int) -> str:

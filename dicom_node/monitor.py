@@ -23,8 +23,8 @@ from dicom_node.spool import Spool
 
 log = logging.getLogger(__name__)
 
-#: Below this the disk counts as full, bytes.
-LEAST_FREE_BYTES = 1 << 30
+#: Below so many times the least free space, the check says that it will soon be reached.
+_SOON_FULL = 3
 _PENDING = (State.COMPLETE, State.QUEUED, State.RUNNING, State.SYNTHESISED)
 
 
@@ -37,7 +37,7 @@ class Check:
     sentence: str
 
 
-def checks(ledger: Ledger, spool: Spool, broker: Broker) -> list[Check]:
+def checks(settings: Settings, ledger: Ledger, spool: Spool, broker: Broker) -> list[Check]:
     """Return the state of what a node needs: ledger, disk, broker, a worker."""
     found = []
     try:
@@ -45,8 +45,7 @@ def checks(ledger: Ledger, spool: Spool, broker: Broker) -> list[Check]:
         found.append(Check("ledger", True, "answers"))
     except Exception as error:  # border: the check must say so, whatever it is
         found.append(Check("ledger", False, f"does not answer ({type(error).__name__})"))
-    free = spool.free_bytes()
-    found.append(Check("disk", free > LEAST_FREE_BYTES, f"{free / 1e9:.1f} GB free"))
+    found.append(_disk(spool.free_bytes(), settings.retention.least_free_bytes))
     try:
         broker.ping()
         found.append(Check("broker", True, "Redis answers"))
@@ -59,6 +58,16 @@ def checks(ledger: Ledger, spool: Spool, broker: Broker) -> list[Check]:
         found.append(Check("broker", False, error.sentence))
         found.append(Check("workers", False, "unknown while Redis does not answer"))
     return found
+
+
+def _disk(free: int, least: int) -> Check:
+    """Return how the disk of the spool stands: below `least` bytes nothing new is taken."""
+    sentence = f"{free / 1e9:.1f} GB free"
+    if free < least:
+        return Check("disk", False, f"{sentence}: C-STOREs are refused with A700")
+    if free < _SOON_FULL * least:
+        sentence += f"; below {least / 1e9:g} GB (retention.least_free_gb) nothing new is taken"
+    return Check("disk", True, sentence)
 
 
 def job_as_json(job: JobRow) -> dict[str, Any]:
@@ -139,7 +148,7 @@ class Monitor:
         if path == "/health/live":
             return 200, "application/json", b'{"live": true}\n'
         if path == "/health/ready":
-            found = checks(self._ledger, self._spool, self._broker)
+            found = checks(self._settings, self._ledger, self._spool, self._broker)
             ready = all(check.ok for check in found if check.name != "workers")
             body = {"ready": ready, "checks": [asdict(check) for check in found]}
             return (200 if ready else 503), "application/json", json.dumps(body).encode() + b"\n"
@@ -183,7 +192,7 @@ class Monitor:
             "dicom_node_disk_free_bytes", "Free on the spool's disk", self._spool.free_bytes()
         )
         up = GaugeMetricFamily("dicom_node_check_ok", "1 where a check is well", labels=["check"])
-        for check in checks(self._ledger, self._spool, self._broker):
+        for check in checks(self._settings, self._ledger, self._spool, self._broker):
             up.add_metric([check.name], float(check.ok))
         yield up
 
@@ -196,7 +205,7 @@ class Monitor:
         )
         well = "".join(
             f"<li class={'ok' if check.ok else 'bad'}>{check.name}: {html.escape(check.sentence)}</li>"
-            for check in checks(self._ledger, self._spool, self._broker)
+            for check in checks(self._settings, self._ledger, self._spool, self._broker)
         )
         return _PAGE.format(
             ae_title=html.escape(self._settings.node.ae_title),
@@ -213,7 +222,8 @@ body {{ margin: 2rem auto; max-width: 72rem; padding: 0 1rem }}
 table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: left; padding: .35rem .6rem; vertical-align: top }}
 tr {{ border-bottom: 1px solid #8883 }} td:first-child {{ font-family: ui-monospace, monospace }}
-.DELIVERED td:nth-child(2) {{ color: #2a8a4a }} .FAILED td:nth-child(2) {{ color: #c33 }}
+.DELIVERED td:nth-child(2), .COMMITTED td:nth-child(2) {{ color: #2a8a4a }}
+.FAILED td:nth-child(2) {{ color: #c33 }}
 .DECLINED td:nth-child(2), .WAITING td:nth-child(2) {{ color: #b57614 }}
 li.bad {{ color: #c33 }} ul {{ padding-left: 1.2rem }}
 </style></head><body><h1>{ae_title}</h1>

@@ -14,7 +14,7 @@ from dicom_node.choose import choose_pair, classify, group
 from dicom_node.choose.pair import Situation
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
 from dicom_node.headers import Header
-from dicom_node.ledger import DeliveryState, JobRow, Ledger
+from dicom_node.ledger import AT_PEER, DeliveryState, JobRow, Ledger
 from dicom_node.monitor import Check, checks, job_as_json
 from dicom_node.settings import Peer, Settings
 from dicom_node.spool import Spool
@@ -55,7 +55,7 @@ def overview(settings: Settings) -> Overview:
     except NoSuchThing as error:
         return Overview([*found, Check("ledger", False, error.sentence)], {})
     spool = Spool(settings.node.spool)
-    found += checks(ledger, spool, Broker(broker_url_in_use(settings)))
+    found += checks(settings, ledger, spool, Broker(broker_url_in_use(settings)))
     found += echo_all(settings, settings.peer)
     return Overview(found, {str(state): count for state, count in ledger.counts().items()})
 
@@ -71,17 +71,25 @@ def _node_listens(settings: Settings) -> Check:
 
 
 def echo_all(settings: Settings, peers: Iterable[Peer]) -> list[Check]:
-    """C-ECHO each peer that receives."""
+    """C-ECHO each peer that receives; a DICOMweb service is asked for one study."""
     found = []
     for peer in peers:
         if not peer.receives:
             continue
         try:
-            seconds = send.echo(settings.node.ae_title, peer)
-            found.append(Check(f"peer {peer.name}", True, f"answers C-ECHO in {seconds * 1000:.0f} ms"))
+            found.append(Check(f"peer {peer.name}", True, _ask(settings, peer)))
         except (PeerRefuses, PeerUnreachable) as error:
             found.append(Check(f"peer {peer.name}", False, error.sentence))
     return found
+
+
+def _ask(settings: Settings, peer: Peer) -> str:
+    """Return how a peer answers; raises `PeerRefuses` or `PeerUnreachable`."""
+    if peer.dicomweb:
+        from dicom_node import stow  # the client brings much that a node without DICOMweb never needs
+
+        return f"answers QIDO-RS in {stow.ping(peer) * 1000:.0f} ms"
+    return f"answers C-ECHO in {send.echo(settings.node.ae_title, peer) * 1000:.0f} ms"
 
 
 def details(settings: Settings, ledger: Ledger, job: JobRow) -> dict[str, Any]:
@@ -93,9 +101,10 @@ def details(settings: Settings, ledger: Ledger, job: JobRow) -> dict[str, Any]:
         deliveries.append(
             {
                 "destination": destination,
-                "stored": states.count(DeliveryState.STORED),
-                "pending": states.count(DeliveryState.PENDING),
+                "stored": sum(state in AT_PEER for state in states),
+                "pending": sum(state in (DeliveryState.PENDING, DeliveryState.LOST) for state in states),
                 "refused": states.count(DeliveryState.REFUSED),
+                "committed": states.count(DeliveryState.COMMITTED),
                 "last": ledger.attempt(job.id, destination)[2],
             }
         )

@@ -1,14 +1,16 @@
-"""The C-STORE SCP: what a peer sends lies on the disk and in the ledger before it hears Success.
+"""The SCP: what a peer sends lies on the disk and in the ledger before it hears Success.
 
 Statuses that we answer (PS3.4 B.2.3, PS3.7 C):
 
 | status | when |
 |---|---|
 | 0x0000 | file and ledger row are durable (so also for bytes that came before, or are set aside) |
-| 0xA700 | no space is left on the disk |
+| 0xA700 | no space is left on the disk, or less than `retention.least_free_gb` |
 | 0x0110 | we failed; the reason is in our log |
 
 Headers are read later, by collect: a data set that cannot be understood is kept all the same.
+
+Peers report by N-EVENT-REPORT what they commit to keep; those that only receive may send nothing else.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ from pydicom.uid import (
 from pynetdicom import AllStoragePresentationContexts, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode_file_meta
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
+from dicom_node.commitment import Report, answer_report
 from dicom_node.errors import SpoolFull
 from dicom_node.ledger import Arrival, Ending, Ledger
 from dicom_node.settings import Peer, Settings
@@ -76,13 +79,16 @@ TRANSFER_SYNTAXES = [
     MPEG2MPHL,
 ]
 
+#: What a peer that does not send may use.
+_SERVICES = (Verification, StorageCommitmentPushModel)
+
 _ADDRESSES_VALID_S = 60.0
 #: After the end of a connection, the release that preceded it has been heard.
 _RELEASE_WITHIN_S = 1.0
 
 
 class Receiver:
-    """The SCP of the node: C-ECHO and C-STORE.
+    """The SCP of the node: C-ECHO, C-STORE and the reports of storage commitment.
 
     Parameters
     ----------
@@ -90,15 +96,24 @@ class Receiver:
         What to accept, and where to keep it.
     changed : callable
         Called when collect has something to look at.
+    reported : callable
+        Called when a peer has reported what it keeps.
     """
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, spool: Spool, changed: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        spool: Spool,
+        changed: Callable[[], None] = lambda: None,
+        reported: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._spool = spool
         self._changed = changed
+        self._reported = reported
+        self._refusing = False
         self._associations: WeakKeyDictionary[Association, int] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._addresses: dict[str, tuple[float, set[str]]] = {}
@@ -110,7 +125,8 @@ class Receiver:
         ae = PromptAE(node.ae_title)
         ae.maximum_pdu_size = node.max_pdu
         ae.maximum_associations = node.max_associations
-        ae.add_supported_context(Verification)
+        for service in _SERVICES:
+            ae.add_supported_context(service)
         for context in AllStoragePresentationContexts:
             ae.add_supported_context(context.abstract_syntax, TRANSFER_SYNTAXES)
         self._server = ae.make_server(
@@ -119,6 +135,7 @@ class Receiver:
                 (evt.EVT_REQUESTED, self._on_requested),
                 (evt.EVT_C_ECHO, lambda event: SUCCESS),
                 (evt.EVT_C_STORE, self._on_store),
+                (evt.EVT_N_EVENT_REPORT, lambda event: answer_report(event, self._on_report)),
                 (evt.EVT_RELEASED, self._on_released),
                 (evt.EVT_ABORTED, self._on_aborted),
                 (evt.EVT_CONN_CLOSE, self._on_closed),
@@ -148,23 +165,39 @@ class Receiver:
         if not self._settings.answers_to(called):
             log.warning("refused association from %s: nobody here is called %r", address, called)
             self._reject(event.assoc, _CALLED_AE_UNKNOWN)
-        elif self._peer(calling, address) is None and not self._settings.node.accept_unknown_peers:
-            log.warning(
-                "refused association from %s: no [[peer]] %r with that address sends", address, calling
-            )
-            self._reject(event.assoc, _CALLING_AE_UNKNOWN)
+        elif not self._settings.node.accept_unknown_peers:
+            peer = self._peer(calling, address)
+            if peer is None:
+                log.warning("refused association from %s: no [[peer]] %r has that address", address, calling)
+                self._reject(event.assoc, _CALLING_AE_UNKNOWN)
+            elif not peer.sends:
+                self._limit(event.assoc, address)
+
+    def _limit(self, association: Association, address: str) -> None:
+        """Let a peer that does not send use the services, if it wants one of them."""
+        proposed = association.requestor.primitive.presentation_context_definition_list
+        if not any(context.abstract_syntax in _SERVICES for context in proposed):
+            log.warning("refused association from %s: its [[peer]] has sends = false", address)
+            self._reject(association, _CALLING_AE_UNKNOWN)
+            return
+        acceptor = association.acceptor
+        acceptor.supported_contexts = [
+            context for context in acceptor.supported_contexts if context.abstract_syntax in _SERVICES
+        ]
 
     def _reject(self, association: Association, diagnostic: int) -> None:
         association.acse.send_reject(*_REJECT, diagnostic)
         association.kill()  # returns when the answer is on its way
 
     def _peer(self, calling: str, address: str) -> Peer | None:
-        """Return the peer that calls itself so and has this address (any, where unknown callers may send)."""
-        for peer in self._settings.peer:
-            if peer.sends and peer.ae_title.strip() == calling:
-                known = self._settings.node.accept_unknown_peers or address in self._addresses_of(peer.host)
-                if known:
-                    return peer
+        """Return the peer that calls itself so and has this address (any, where unknown callers may send).
+
+        Of several, one that sends.
+        """
+        anyone = self._settings.node.accept_unknown_peers
+        for peer in sorted(self._settings.peer, key=lambda peer: not peer.sends):
+            if peer.ae_title.strip() == calling and (anyone or address in self._addresses_of(peer.host)):
+                return peer
         return None
 
     def _addresses_of(self, host: str) -> set[str]:
@@ -184,13 +217,23 @@ class Receiver:
         try:
             self._store(event)
         except SpoolFull as error:
-            log.error("C-STORE refused with A700: %s", error.sentence)
+            if not self._refusing:  # once, not for every instance of every sender
+                log.error("C-STOREs are refused with A700: %s", error.sentence)
+            self._refusing = True
             return OUT_OF_RESOURCES
         except Exception:  # border: the peer hears a status, the log has the traceback
             log.exception("C-STORE failed")
             return PROCESSING_FAILURE
+        if self._refusing:
+            log.info("C-STOREs are accepted again")
+            self._refusing = False
         self._changed()
         return SUCCESS
+
+    def _on_report(self, report: Report) -> bool:
+        known = self._ledger.end_confirmation(report.transaction_uid, report.found)
+        self._reported()
+        return known
 
     def _store(self, event: evt.Event) -> None:
         association_id = self._association_id(event.assoc)
@@ -201,6 +244,7 @@ class Receiver:
         digest.update(dataset)
         content = digest.hexdigest()
         part10 = (b"\0" * 128 + b"DICM", encode_file_meta(event.file_meta), dataset)
+        self._spool.check_space(self._settings.retention.least_free_bytes)
 
         with self._lock_for(uid):
             known = self._ledger.digest_of(uid)

@@ -28,10 +28,13 @@ _MOST_CONTEXTS = 128
 _CONNECT_TIMEOUT_S = 10
 _ANSWER_TIMEOUT_S = 60
 
+SUCCESS = 0x0000
+#: The peer stored it with changes.
+COERCED = 0xB000
+#: Refused for now, as is out of resources (A7xx).
+PROCESSING_FAILURE = 0x0110
 #: Statuses that mean stored: Success, and the warnings of C-STORE (PS3.4 B.2.3).
-STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
-#: Refused for now: out of resources (A7xx), processing failure (0110).
-_TRANSIENT = frozenset({0x0110})
+STORED = frozenset({SUCCESS, COERCED, 0xB006, 0xB007})
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Answer:
     @property
     def transient(self) -> bool:
         """Whether the peer may take it later."""
-        return self.status in _TRANSIENT or 0xA700 <= self.status <= 0xA7FF
+        return self.status == PROCESSING_FAILURE or 0xA700 <= self.status <= 0xA7FF
 
 
 def parcel(path: Path) -> Parcel:
@@ -77,12 +80,12 @@ def parcel(path: Path) -> Parcel:
 def echo(calling_aet: str, peer: Peer) -> float:
     """Return the seconds of a C-ECHO; raises `PeerUnreachable`."""
     began = time.monotonic()
-    association = _associate(calling_aet, peer, [build_context(Verification)])
+    association = associate(calling_aet, peer, [build_context(Verification)])
     try:
         status = association.send_c_echo()
     finally:
         association.release()
-    if status.get("Status") != 0x0000:
+    if status.get("Status") != SUCCESS:
         raise PeerUnreachable(f"{peer.name} accepted the association but did not answer the C-ECHO.")
     return time.monotonic() - began
 
@@ -104,7 +107,7 @@ def store(
     if len(kinds) < _MOST_CONTEXTS // 2:  # what lies uncompressed may also go as Implicit VR
         plain = {sop_class for sop_class, syntax in kinds if syntax == ExplicitVRLittleEndian}
         contexts += [build_context(sop_class, ImplicitVRLittleEndian) for sop_class in sorted(plain)]
-    association = _associate(calling_aet, peer, contexts)
+    association = associate(calling_aet, peer, contexts)
     accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
     refused = []
     try:
@@ -144,17 +147,24 @@ def _as_implicit(path: Path) -> Any:
     return dcmread(encoded)
 
 
-def _associate(calling_aet: str, peer: Peer, contexts: Iterable[Any]) -> Any:
+def associate(
+    calling_aet: str, peer: Peer, contexts: Iterable[Any], handlers: Sequence[tuple[Any, Any]] = ()
+) -> Any:
+    """Return an association; raises `PeerUnreachable`, or `PeerRefuses` if the peer takes no context."""
     ae = PromptAE(calling_aet)
     ae.connection_timeout = _CONNECT_TIMEOUT_S
     ae.acse_timeout = _ANSWER_TIMEOUT_S
     ae.dimse_timeout = _ANSWER_TIMEOUT_S
     ae.network_timeout = _ANSWER_TIMEOUT_S
     opened: list[bool] = []
-    handlers = [(evt.EVT_CONN_OPEN, lambda _: opened.append(True))]
+    began = time.monotonic()
     try:
         association = ae.associate(
-            peer.host, peer.port, contexts=list(contexts), ae_title=peer.ae_title, evt_handlers=handlers
+            peer.host,
+            peer.port,
+            contexts=list(contexts),
+            ae_title=peer.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: opened.append(True)), *handlers],
         )
     except OSError as error:
         raise PeerUnreachable(f"{peer.name}: the host {peer.host} cannot be found.") from error
@@ -170,6 +180,8 @@ def _associate(calling_aet: str, peer: Peer, contexts: Iterable[Any]) -> Any:
             sorted({str(context.abstract_syntax) for context in association.rejected_contexts})
         )
         raise PeerRefuses(f"{place} accepts no presentation context for any object (SOP class {objects}).")
+    if opened and time.monotonic() - began >= _ANSWER_TIMEOUT_S:
+        raise PeerUnreachable(f"{place} takes the connection but does not answer.")
     if opened:
         raise PeerUnreachable(f"{place} aborted the association.")
     raise PeerUnreachable(f"{place} does not answer: nothing listens there, or a firewall is between.")

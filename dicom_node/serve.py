@@ -16,12 +16,14 @@ from importlib.util import find_spec
 
 from dicom_node.broker import Broker, broker_url_in_use
 from dicom_node.collect import Collector
+from dicom_node.confirm import Confirmer
 from dicom_node.deliver import Deliverer
 from dicom_node.enqueue import Enqueuer
 from dicom_node.errors import SpoolFull
 from dicom_node.ledger import Ledger
 from dicom_node.monitor import Monitor
 from dicom_node.receive import Receiver
+from dicom_node.retention import Retention
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 
@@ -82,15 +84,20 @@ class Node:
         self.ledger = Ledger(settings.node.ledger_url)
         self.broker = Broker(settings.broker.url)
         self._deliverer = Deliverer(settings, self.ledger, self.spool, self._changed)
+        self._confirmer = Confirmer(settings, self.ledger, self._changed)
         collector = Collector(settings, self.ledger, self.spool)
         enqueuer = Enqueuer(settings, self.ledger, self.spool, self.broker)
+        retention = Retention(settings, self.ledger, self.spool)
         collect = _Loop("collect", collector.work, self._changed)
+        confirm = _Loop("confirm", self._confirmer.work, self._changed)
         self._loops = [
             collect,
             _Loop("enqueue", enqueuer.work, self._changed),
             _Loop("deliver", self._deliverer.work, self._changed),
+            confirm,
         ]
-        self._receiver = Receiver(settings, self.ledger, self.spool, collect.wake)
+        self._retention = _Loop("retention", retention.work, self._changed)
+        self._receiver = Receiver(settings, self.ledger, self.spool, collect.wake, confirm.wake)
         self._monitor = Monitor(settings, self.ledger, self.spool, self.broker)
 
     def _changed(self) -> None:
@@ -105,16 +112,17 @@ class Node:
         self._receiver.start()
         node = self._settings.node
         log.info("listening as %s on %s:%d", node.ae_title, node.bind, node.port)
-        for loop in self._loops:
+        for loop in (*self._loops, self._retention):
             loop.start()
         self._monitor.start()
 
     def stop(self) -> None:
         """Stop in the order of the data's way, so that nothing new comes while the rest ends."""
         self._receiver.stop()
-        for loop in self._loops:
+        for loop in (*self._loops, self._retention):
             loop.stop()
         self._deliverer.stop()
+        self._confirmer.stop()
         self._monitor.stop()
         self.ledger.close()
 

@@ -12,6 +12,7 @@ import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -85,6 +86,29 @@ class Peer(_Section):
     port: Port = 104
     sends: bool = True
     receives: bool = True
+    commitment: bool = True
+    dicomweb: str = Field(default="", pattern=r"^(https?://[^\s@]+)?$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dicomweb_needs_no_ae_title(cls, values: Any) -> Any:
+        """A peer that is only a DICOMweb service has no AE title and opens no association to us."""
+        if isinstance(values, dict) and values.get("dicomweb") and "ae_title" not in values:
+            host = urlsplit(str(values["dicomweb"])).hostname or ""
+            return {"ae_title": "DICOMWEB", "host": host, "sends": False} | values
+        return values
+
+
+class Retention(_Section):
+    """``[retention]``: how long files stay in the spool, and when no more are taken."""
+
+    hours: float = Field(default=24, ge=0)
+    least_free_gb: float = Field(default=1, ge=0)
+
+    @property
+    def least_free_bytes(self) -> int:
+        """Below this, nothing new is taken: what is there can still be finished."""
+        return int(self.least_free_gb * 1e9)
 
 
 class Rule(_Section):
@@ -145,6 +169,7 @@ class Settings(_Section):
     peer: tuple[Peer, ...] = ()
     rule: tuple[Rule, ...] = (Rule(name="every study"),)
     worker: Worker = Field(default_factory=Worker)
+    retention: Retention = Field(default_factory=Retention)
     monitor: Monitor = Field(default_factory=Monitor)
     #: Keys that are known but do nothing in this version, as sentences.
     notices: tuple[str, ...] = Field(default=(), exclude=True)
@@ -237,7 +262,7 @@ def load(given: Path | None = None, environment: dict[str, str] | None = None) -
 
 
 #: Keys of later versions: accepted, so that one file serves both, and said to have no effect yet.
-_LATER: dict[str, set[str]] = {"rule": {"answer"}, "peer": {"commitment", "dicomweb"}, "retention": {"hours"}}
+_LATER: dict[str, set[str]] = {"rule": {"answer"}}
 
 
 def _set_aside(values: dict[str, Any]) -> tuple[str, ...]:
@@ -249,8 +274,6 @@ def _set_aside(values: dict[str, Any]) -> tuple[str, ...]:
             for key in sorted(keys & table.keys()):
                 del table[key]
                 notices.append(f"{section}.{key} has no effect in this version.")
-    if values.get("retention") == {}:
-        del values["retention"]
     for rule in values.get("rule", []):
         later = [kind for kind in rule.get("objects", []) if kind in {"seg", "difference", "report"}]
         if later:
@@ -334,6 +357,9 @@ port = 11112
 # port = 4242
 # sends = true                # may send to us
 # receives = true             # may be sent results
+# commitment = true           # is asked by storage commitment to keep them; without: by C-FIND
+# dicomweb = ""               # "https://…/dicom-web": results go there by STOW-RS; token or password from the
+#                             # environment: DICOM_NODE_PEER_PACS_TOKEN, or …_USER and …_PASSWORD
 
 [[rule]]                      # the first that matches wins
 name = "every study"
@@ -347,6 +373,10 @@ name = "every study"
 [worker]
 # device = "auto"             # "cuda", "cpu"
 # model = "default"
+
+[retention]
+# hours = 24                  # so long the files of a finished study stay in the spool
+# least_free_gb = 1           # with less free on the spool's disk, C-STORE is answered with A700
 
 [monitor]
 # bind = "127.0.0.1"          # page, /health/live, /health/ready, /metrics; there is no password

@@ -110,6 +110,27 @@ class Spool:
         """Ask a worker that has this job to stop at its next step."""
         (self.open_job(job_id) / message.CANCELLED_NAME).touch()
 
+    def check_space(self, least_bytes: int) -> None:
+        """Raise `SpoolFull` when less than this is free on the spool's disk."""
+        free = self.free_bytes()
+        if free < least_bytes:
+            raise SpoolFull(
+                f"{free / 1e9:.1f} GB are free on the disk of the spool, less than retention.least_free_gb = "
+                f"{least_bytes / 1e9:g}."
+            )
+
+    def jobs(self) -> list[str]:
+        """Return the ids of the jobs that have a folder."""
+        return sorted(path.name for path in (self.root / "jobs").iterdir() if path.is_dir())
+
+    def set_aside_before(self, before: float) -> list[Path]:
+        """Return the files that were set aside as conflicts before this time."""
+        return [
+            path
+            for path in (self.root / "conflicts").iterdir()
+            if path.is_file() and path.stat().st_mtime < before
+        ]
+
     def free_bytes(self) -> int:
         """Return the free space on the spool's disk, in bytes."""
         return shutil.disk_usage(self.root).free

@@ -231,12 +231,26 @@ UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
 
 class Peer:
-    """A receiving SCP that answers as it is told: `statuses` in turn, then Success."""
+    """A receiving SCP that answers as it is told: `statuses` in turn, then Success.
+
+    It aborts its first association when it was sent `aborts_after` instances, and leaves the C-STOREs of the
+    first `hangs` associations without an answer.
+    """
 
     def __init__(
-        self, *, statuses: Iterable[int] = (), syntaxes: Sequence[str] = UNCOMPRESSED, echoes: bool = True
+        self,
+        *,
+        statuses: Iterable[int] = (),
+        syntaxes: Sequence[str] = UNCOMPRESSED,
+        sop_classes: Sequence[str] = (MRImageStorage,),
+        echoes: bool = True,
+        aborts_after: int = 0,
+        hangs: int = 0,
     ) -> None:
         self._echoes = echoes
+        self._sop_classes = list(sop_classes)
+        self._aborts_after, self._hangs = aborts_after, hangs
+        self._ended = threading.Event()
         self.port = free_port()
         self.received: list[Dataset] = []
         self._statuses = list(statuses)
@@ -248,9 +262,12 @@ class Peer:
         ae = AE("PACS")
         if self._echoes:
             ae.add_supported_context("1.2.840.10008.1.1")
-        if self._syntaxes:
-            ae.add_supported_context(MRImageStorage, self._syntaxes)
-        handlers = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_C_ECHO, lambda event: 0)]
+        for sop_class in self._sop_classes if self._syntaxes else ():
+            ae.add_supported_context(sop_class, self._syntaxes)
+        self._listen(ae, [(evt.EVT_C_STORE, self._on_store), (evt.EVT_C_ECHO, lambda event: 0)])
+
+    def _listen(self, ae: AE, handlers: list[Any]) -> None:
+        self._ended.clear()
         self._server = ae.make_server((HOST, self.port), evt_handlers=handlers)
         ae._servers.append(self._server)
         quickly = {"poll_interval": 0.02}
@@ -258,11 +275,20 @@ class Peer:
 
     def stop(self) -> None:
         """Stop listening."""
+        self._ended.set()
         if self._server is not None:
             self._server.shutdown()
             self._server = None
 
     def _on_store(self, event: evt.Event) -> int:
+        if self._hangs:
+            self._hangs -= 1
+            self._ended.wait(30)
+            return 0x0110
+        if self._aborts_after and len(self.received) == self._aborts_after:
+            self._aborts_after = 0
+            event.assoc.abort()
+            return 0x0110
         status = self._statuses.pop(0) if self._statuses else 0x0000
         if status == 0x0000:
             ds = event.dataset

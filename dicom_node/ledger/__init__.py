@@ -1,11 +1,14 @@
 """The ledger: what happened and what is next. All SQL of the node is in this package."""
 
 from dicom_node.ledger.arrivals import Arrivals
+from dicom_node.ledger.confirmations import Confirmations
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.jobs import Jobs
+from dicom_node.ledger.keeping import Keeping, Until
 from dicom_node.ledger.rows import (
     AssociationRow,
     Batch,
+    ConfirmationRow,
     DeliveryRow,
     EventRow,
     JobRow,
@@ -13,28 +16,42 @@ from dicom_node.ledger.rows import (
     UnseenArrival,
     job_id,
 )
-from dicom_node.ledger.states import COLLECTING, RETRYABLE, TRANSITIONS, Arrival, DeliveryState, Ending, State
+from dicom_node.ledger.states import (
+    AT_PEER,
+    COLLECTING,
+    RETRYABLE,
+    TRANSITIONS,
+    Arrival,
+    DeliveryState,
+    Ending,
+    How,
+    State,
+)
 
 
-class Ledger(Arrivals, Jobs, Deliveries):
+class Ledger(Arrivals, Jobs, Deliveries, Confirmations, Keeping):
     """All queries of one installation's ledger."""
 
 
 __all__ = [
+    "AT_PEER",
     "COLLECTING",
     "RETRYABLE",
     "TRANSITIONS",
     "Arrival",
     "AssociationRow",
     "Batch",
+    "ConfirmationRow",
     "DeliveryRow",
     "DeliveryState",
     "Ending",
     "EventRow",
+    "How",
     "JobRow",
     "Ledger",
     "State",
     "StudyArrival",
     "UnseenArrival",
+    "Until",
     "job_id",
 ]

@@ -60,10 +60,14 @@ class Arrivals(Database):
             ).rowcount
 
     def digest_of(self, sop_instance_uid: str) -> str | None:
-        """Return the SHA-256 of the instance that we hold under this UID."""
+        """Return the SHA-256 of the instance that we hold under this UID; None also when it was purged."""
         table = schema.instances
         with self._read() as sql:
-            return sql.scalar(select(table.c.sha256).where(table.c.sop_instance_uid == sop_instance_uid))
+            return sql.scalar(
+                select(table.c.sha256).where(
+                    table.c.sop_instance_uid == sop_instance_uid, table.c.purged.is_(None)
+                )
+            )
 
     def store_instance(
         self,
@@ -76,20 +80,25 @@ class Arrivals(Database):
         size_bytes: int,
         sha256: str,
     ) -> None:
-        """Record a new instance and its arrival, in one transaction."""
+        """Record an instance that is new, or back after it was purged, and its arrival at once."""
+        table = schema.instances
         now = time.time()
+        values = {
+            "sop_class_uid": sop_class_uid,
+            "transfer_syntax_uid": transfer_syntax_uid,
+            "path": path,
+            "bytes": size_bytes,
+            "sha256": sha256,
+            "received": now,
+        }
         with self._write() as sql:
-            sql.execute(
-                insert(schema.instances).values(
-                    sop_instance_uid=sop_instance_uid,
-                    sop_class_uid=sop_class_uid,
-                    transfer_syntax_uid=transfer_syntax_uid,
-                    path=path,
-                    bytes=size_bytes,
-                    sha256=sha256,
-                    received=now,
-                )
-            )
+            back = sql.execute(
+                update(table)
+                .where(table.c.sop_instance_uid == sop_instance_uid, table.c.purged.is_not(None))
+                .values(**values, purged=None, problem=None)
+            ).rowcount
+            if not back:
+                sql.execute(insert(table).values(sop_instance_uid=sop_instance_uid, **values))
             _arrive(sql, association_id, sop_instance_uid, now, Arrival.NEW)
 
     def store_repeat(self, association_id: int, sop_instance_uid: str, kind: Arrival) -> None:

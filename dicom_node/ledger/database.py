@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, insert, select
+from sqlalchemy import Connection, create_engine, event, insert, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 
 from dicom_node.errors import NodeError, SpoolFull
 from dicom_node.ledger import schema
+from dicom_node.ledger.migrations import migrate
 
 #: Seconds that a writer waits for another one.
 _BUSY_S = 30
@@ -35,11 +36,14 @@ class Database:
             version = sql.scalar(select(schema.versions.c.version))
             if version is None:
                 sql.execute(insert(schema.versions).values(version=schema.VERSION))
-            elif version != schema.VERSION:
+            elif version > schema.VERSION:
                 raise NodeError(
                     f"The ledger has version {version}, this program knows version {schema.VERSION}. "
                     "Use the program that made it, or start with a new spool."
                 )
+            elif version < schema.VERSION:
+                migrate(sql, version, schema.VERSION)
+                sql.execute(update(schema.versions).values(version=schema.VERSION))
 
     def close(self) -> None:
         """Close all connections."""

@@ -10,16 +10,16 @@ from sqlalchemy import delete, insert, select, update
 from dicom_node.ledger import schema
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.rows import DeliveryRow, JobRow
-from dicom_node.ledger.states import DeliveryState
+from dicom_node.ledger.states import AT_PEER, DeliveryState
 
 
 class Deliveries(Database):
     """Queries of deliver."""
 
     def open_deliveries(
-        self, job: JobRow, destinations: Iterable[str], objects: Iterable[tuple[str, str, str]]
+        self, job: JobRow, destinations: Iterable[str], objects: Iterable[tuple[str, str, str, str]]
     ) -> None:
-        """Make a row for each (path, SOP class, SOP instance) and destination; rows that exist stay."""
+        """Make a row for each (path, SOP class, instance, series) and destination; rows that exist stay."""
         table = schema.deliveries
         with self._write() as sql:
             known = {
@@ -35,11 +35,12 @@ class Deliveries(Database):
                     "destination": destination,
                     "sop_instance_uid": instance,
                     "sop_class_uid": sop_class,
+                    "series_instance_uid": series,
                     "path": path,
                     "state": DeliveryState.PENDING,
                 }
                 for destination in destinations
-                for path, sop_class, instance in objects
+                for path, sop_class, instance, series in objects
                 if (destination, instance) not in known
             ]
             if rows:
@@ -54,37 +55,39 @@ class Deliveries(Database):
             )
             return [DeliveryRow(**{**row._mapping, "state": DeliveryState(row.state)}) for row in rows]
 
-    def set_delivery(self, row: DeliveryRow, state: DeliveryState, status: int | None) -> None:
-        """Record what a destination answered for one instance."""
+    def set_deliveries(self, changes: Iterable[tuple[DeliveryRow, DeliveryState, int | None]]) -> None:
+        """Record what destinations answered for some instances, in one transaction."""
         table = schema.deliveries
+        now = time.time()
         with self._write() as sql:
-            sql.execute(
-                update(table)
-                .where(
-                    table.c.job_id == row.job_id,
-                    table.c.destination == row.destination,
-                    table.c.sop_instance_uid == row.sop_instance_uid,
+            for row, state, status in changes:
+                sql.execute(
+                    update(table)
+                    .where(
+                        table.c.job_id == row.job_id,
+                        table.c.destination == row.destination,
+                        table.c.sop_instance_uid == row.sop_instance_uid,
+                    )
+                    .values(state=state, status=status, at=now)
                 )
-                .values(state=state, status=status, at=time.time())
-            )
 
     def forget_deliveries(self, job: JobRow) -> None:
         """Drop the deliveries of a job that is computed again."""
-        table = schema.deliveries
         with self._write() as sql:
-            sql.execute(delete(table).where(table.c.job_id == job.id))
-            sql.execute(delete(schema.attempts).where(schema.attempts.c.job_id == job.id))
+            for table in (schema.deliveries, schema.attempts, schema.confirmations):
+                sql.execute(delete(table).where(table.c.job_id == job.id))
 
     def reopen_deliveries(self, job: JobRow) -> None:
-        """Try again what no destination has stored yet."""
+        """Try again what destinations do not have yet; what was asked of them before counts no more."""
         table = schema.deliveries
         with self._write() as sql:
             sql.execute(
                 update(table)
-                .where(table.c.job_id == job.id, table.c.state != DeliveryState.STORED)
+                .where(table.c.job_id == job.id, table.c.state.not_in(AT_PEER))
                 .values(state=DeliveryState.PENDING)
             )
-            sql.execute(delete(schema.attempts).where(schema.attempts.c.job_id == job.id))
+            for asked in (schema.attempts, schema.confirmations):
+                sql.execute(delete(asked).where(asked.c.job_id == job.id))
 
     def attempt(self, identity: str, destination: str) -> tuple[int, float, str]:
         """Return (attempts that did not do, earliest time of the next, why the last did not)."""

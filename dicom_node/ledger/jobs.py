@@ -65,6 +65,15 @@ class Jobs(Database):
         table = schema.jobs
         return self._jobs(select(table).where(table.c.state.in_(states)).order_by(table.c.created))
 
+    def jobs_to_confirm(self) -> list[JobRow]:
+        """Return the jobs of which a destination may have to be asked what it still has, oldest first."""
+        table = schema.jobs
+        return self._jobs(
+            select(table)
+            .where(table.c.state.in_((State.SYNTHESISED, State.DELIVERED)), table.c.settled.is_(False))
+            .order_by(table.c.created)
+        )
+
     def jobs(
         self, *, states: Sequence[State] = (), since: float | None = None, limit: int = 1000
     ) -> list[JobRow]:

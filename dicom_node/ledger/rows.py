@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from dicom_node.ledger.states import Arrival, DeliveryState, State
+from dicom_node.ledger.states import Arrival, DeliveryState, How, State
 
 
 def job_id(study_uid: str, rule: str, revision: int) -> str:
@@ -41,6 +41,7 @@ class JobRow:
     model: dict[str, str] | None
     remarks: list[str] | None
     seconds: dict[str, float] | None
+    settled: bool
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,22 @@ class DeliveryRow:
     destination: str
     sop_instance_uid: str
     sop_class_uid: str
+    series_instance_uid: str
     path: str
     state: DeliveryState
     status: int | None
     at: float | None
+
+
+@dataclass(frozen=True)
+class ConfirmationRow:
+    """One question to a destination whether it has what it stored."""
+
+    transaction_uid: str
+    job_id: str
+    destination: str
+    how: How
+    asked: float
+    ended: float | None
+    confirmed: int
+    lost: int

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 1
+VERSION = 2
 
 metadata = MetaData()
 
@@ -50,8 +50,10 @@ instances = Table(
     Column("series_uid", String),
     Column("header", JSON),  # headers.Header
     Column("problem", String),  # sentence: why this instance cannot be read
+    Column("purged", Float),  # when the file left the spool; what was read of it went with it
     Index("instances_by_study", "study_uid"),
 )
+Index("instances_kept", instances.c.received, sqlite_where=instances.c.purged.is_(None))
 
 arrivals = Table(
     "arrivals",
@@ -95,8 +97,10 @@ jobs = Table(
     Column("model", JSON),
     Column("remarks", JSON),
     Column("seconds", JSON),
+    Column("settled", Boolean, nullable=False, default=False),  # no destination is left to be asked
     UniqueConstraint("study_uid", "rule", "revision"),
     Index("jobs_by_state", "state"),
+    Index("jobs_unsettled", "state", "settled"),
     Index("jobs_by_update", "updated"),
 )
 
@@ -120,9 +124,10 @@ deliveries = Table(
     Column("destination", String, primary_key=True),
     Column("sop_instance_uid", String, primary_key=True),
     Column("sop_class_uid", String, nullable=False),
+    Column("series_instance_uid", String, nullable=False),
     Column("path", String, nullable=False),  # relative to the spool
     Column("state", String, nullable=False),  # DeliveryState
-    Column("status", Integer),  # DIMSE status of the last attempt
+    Column("status", Integer),  # DIMSE status of the last attempt, or reason of a failed commitment
     Column("at", Float),
 )
 
@@ -134,4 +139,18 @@ attempts = Table(
     Column("count", Integer, nullable=False),
     Column("next_at", Float, nullable=False),
     Column("sentence", String, nullable=False),  # why the last one did not do
+)
+
+confirmations = Table(
+    "confirmations",
+    metadata,
+    Column("transaction_uid", String, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("destination", String, nullable=False),
+    Column("how", String, nullable=False),  # How
+    Column("asked", Float, nullable=False),  # before the question leaves
+    Column("ended", Float),  # answered, or given up
+    Column("confirmed", Integer, nullable=False, default=0),
+    Column("lost", Integer, nullable=False, default=0),
+    Index("confirmations_by_job", "job_id", "destination"),
 )

@@ -16,6 +16,7 @@ class State(StrEnum):
     RUNNING = "RUNNING"
     SYNTHESISED = "SYNTHESISED"
     DELIVERED = "DELIVERED"
+    COMMITTED = "COMMITTED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
@@ -34,7 +35,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     # worker lost: QUEUED; the worker looked at the pixels and refuses them: DECLINED
     S.RUNNING: frozenset({S.SYNTHESISED, S.FAILED, S.QUEUED, S.DECLINED, S.CANCELLED}),
     S.SYNTHESISED: frozenset({S.DELIVERED, S.FAILED, S.CANCELLED}),
-    S.DELIVERED: frozenset(),
+    # the peer lost some of it: SYNTHESISED
+    S.DELIVERED: frozenset({S.COMMITTED, S.SYNTHESISED}),
+    S.COMMITTED: frozenset(),
     S.FAILED: frozenset({S.QUEUED}),
     S.CANCELLED: frozenset({S.QUEUED}),
 }
@@ -66,3 +69,18 @@ class DeliveryState(StrEnum):
     PENDING = "PENDING"
     STORED = "STORED"
     REFUSED = "REFUSED"
+    COMMITTED = "COMMITTED"  # the peer said later that it keeps it, or was seen to have it
+    UNCONFIRMED = "UNCONFIRMED"  # stored, by a peer that offers no way to ask
+    LOST = "LOST"  # stored, and later not there: to be sent again
+
+
+#: What a destination has, as far as it said.
+AT_PEER = frozenset({DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.UNCONFIRMED})
+
+
+class How(StrEnum):
+    """How a destination was asked whether it has what it stored."""
+
+    N_ACTION = "N-ACTION"  # storage commitment, PS3.4 J
+    C_FIND = "C-FIND"  # PS3.4 C
+    QIDO_RS = "QIDO-RS"  # PS3.18 10.6

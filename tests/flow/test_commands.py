@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_bench import HOST, Bench, Peer, answer, free_port
+from node_bench import HOST, Bench, Peer, answer, free_port, wait_for
 from small_studies import PATIENT_ID, PATIENT_NAME, new_uid, pair, stack, write
 
 from dicom_node import cli
@@ -171,7 +171,7 @@ def test_queue_show_has_timeline_seconds_and_deliveries(bench: Start, run: Run, 
 
     assert [event["to"] for event in found["timeline"] if event["from"] != event["to"]] == flow.path(job)
     assert found["deliveries"] == [
-        {"destination": "pacs", "stored": 12, "pending": 0, "refused": 0, "last": ""}
+        {"destination": "pacs", "stored": 12, "pending": 0, "refused": 0, "committed": 0, "last": ""}
     ]
     assert found["model"]["name"] == "stand-in" and found["remarks"] == ["A remark."]
     assert text.code == 0 and "Timeline" in text.out and "A remark." in text.out
@@ -242,6 +242,23 @@ def test_queue_cancel_of_a_waiting_job(bench: Start, run: Run, tmp_path: Path) -
 
 
 # --- peers, rules, send, status ------------------------------------------------------------------
+
+
+def test_purge_says_what_would_leave_and_then_removes_it(bench: Start, run: Run, tmp_path: Path) -> None:
+    flow = bench()
+    flow.send(pair())
+    job = flow.wait(State.DELIVERED)
+    wait_for("the peer to be taken at its word", lambda: flow.node.ledger.job(job.id).settled)
+    file = file_of(flow, tmp_path)
+    file.write_text(file.read_text() + "[retention]\nhours = 0\n")
+
+    would = run("--settings", file, "purge", "--dry-run", "--json")
+    there = len(list((flow.node.spool.root / "incoming").rglob("*.dcm")))
+    did = run("--settings", file, "purge")
+
+    assert (would.code, there, would.json["instances"], would.json["jobs"]) == (0, 24, 24, [job.id])
+    assert did.out.startswith("Left the spool: 24 instances, 1 results") and job.id in did.out
+    assert not list((flow.node.spool.root / "incoming").rglob("*.dcm"))
 
 
 def test_peers_echo_exits_with_zero_when_all_answer(bench: Start, run: Run, tmp_path: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from node_bench import Bench, Peer
-from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless
+from node_bench import HOST, Bench, Peer, StandInWorker, derived
+from pydicom import dcmread
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, SegmentationStorage
 from small_studies import pair
 
+from dicom_node import send
 from dicom_node.by_hand import retry
 from dicom_node.ledger import DeliveryState, State
+from synthesis.job import Job, Outcome, Result
 
 Start = Callable[..., Bench]
 StartPeer = Callable[..., Peer]
@@ -29,6 +35,19 @@ def other_peer() -> Iterator[StartPeer]:
     yield start
     for one in made:
         one.stop()
+
+
+def with_a_segmentation(worker: StandInWorker, job: Job, folder: Path) -> None:
+    """Do the job; the last object is of another SOP class."""
+    if Result.read(folder) is not None:
+        return
+    worker.begin(job)
+    made = list(derived(job, folder, worker.spool))
+    ds = dcmread(folder / made[-1].path)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SegmentationStorage
+    ds.save_as(folder / made[-1].path)
+    made[-1] = replace(made[-1], sop_class_uid=SegmentationStorage)
+    Result(Outcome.SYNTHESISED, "SYNTHESISED", "Made.", tuple(made), worker="stand-in").write(folder)
 
 
 def test_a_peer_that_is_down_gets_it_when_it_is_up_again(bench: Start, peer: Peer) -> None:
@@ -112,6 +131,77 @@ def test_a_peer_that_takes_no_such_object_is_not_asked_for_days(
     flow.send(pair())
 
     assert "pacs" in flow.wait(State.FAILED, "DELIVERY_REFUSED").reason
+
+
+def test_a_peer_that_aborts_in_the_middle_gets_the_rest_later(bench: Start, other_peer: StartPeer) -> None:
+    moody = other_peer(aborts_after=5)
+    flow = bench(peer_port=moody.port)
+
+    flow.send(pair())
+
+    job = flow.wait(State.DELIVERED)
+    assert "pacs" in flow.noted(job, "DELIVERY_POSTPONED")
+    assert len(moody.received) == len({ds.SOPInstanceUID for ds in moody.received}) == 12
+
+
+def test_a_peer_that_never_answers_a_c_store_is_tried_again(
+    bench: Start, other_peer: StartPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send, "_ANSWER_TIMEOUT_S", 3)
+    mute = other_peer(hangs=1)
+    flow = bench(peer_port=mute.port)
+
+    flow.send(pair())
+
+    job = flow.wait(State.DELIVERED)
+    assert "did not answer in time" in flow.noted(job, "DELIVERY_POSTPONED")
+    assert len(mute.received) == 12
+
+
+def test_a_host_that_takes_the_connection_and_says_nothing_is_said(
+    bench: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send, "_ANSWER_TIMEOUT_S", 1)
+    with socket.create_server((HOST, 0)) as mute:
+        flow = bench(peer_port=mute.getsockname()[1])
+        flow.send(pair())
+
+        sentence = flow.noted(flow.wait(State.SYNTHESISED), "DELIVERY_POSTPONED")
+
+    assert "takes the connection but does not answer" in sentence
+
+
+def test_a_peer_that_refuses_seg_gets_the_images_and_the_job_says_so(bench: Start, peer: Peer) -> None:
+    flow = bench(with_a_segmentation)
+
+    flow.send(pair())
+
+    job = flow.wait(State.FAILED, "DELIVERY_REFUSED")
+    assert len(peer.received) == 11
+    assert f"1 of 12 objects (SOP class {SegmentationStorage}" in job.reason
+    assert job.reason.endswith("11 of 12 instances are delivered.")
+
+
+def test_what_is_short_of_space_is_not_refused_with_what_is(bench: Start, other_peer: StartPeer) -> None:
+    full = other_peer(statuses=[0xA700] * 11)
+    flow = bench(with_a_segmentation, peer_port=full.port)
+
+    flow.send(pair())
+
+    job = flow.wait(State.FAILED, "DELIVERY_REFUSED")
+    states = sorted(row.state for row in flow.node.ledger.deliveries(job.id))
+    assert states == [DeliveryState.REFUSED, *[DeliveryState.STORED] * 11]
+
+
+def test_the_status_of_what_is_tried_again_is_kept(bench: Start, other_peer: StartPeer) -> None:
+    full = other_peer(statuses=[0] * 11 + [0xA700] * 100)
+    flow = bench(peer_port=full.port)
+
+    flow.send(pair())
+
+    job = flow.wait(State.SYNTHESISED)
+    flow.noted(job, "DELIVERY_POSTPONED")
+    assert {row.status for row in flow.node.ledger.deliveries(job.id)} == {0x0000, 0xA700}
 
 
 def test_one_peer_that_refuses_does_not_hold_the_other(

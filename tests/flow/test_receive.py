@@ -48,6 +48,16 @@ def test_a_c_echo_is_answered_and_leaves_no_row(bench: Start) -> None:
     assert flow.node.ledger.totals()["unreadable"] == 0 and flow.jobs() == []
 
 
+def test_below_the_watermark_nothing_is_taken_and_the_sender_hears_a700(bench: Start) -> None:
+    flow, images = bench(retention={"least_free_gb": 1e6}), pair()[:3]
+    association = associate(flow.port, images)
+
+    statuses = store(association, images)
+
+    association.release()
+    assert statuses == [0xA700] * 3 and spooled(flow) == [] and flow.jobs() == []
+
+
 @pytest.mark.parametrize(("calling", "called"), [("STRANGER", "TAVIT"), ("PACS", "NOBODY")])
 def test_an_unknown_caller_or_called_title_is_rejected(bench: Start, calling: str, called: str) -> None:
     flow = bench()

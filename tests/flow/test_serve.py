@@ -115,7 +115,19 @@ HEAVY = ("torch", "SimpleITK", "highdicom", "scipy", "matplotlib", "pandas", "ce
 
 
 @pytest.mark.parametrize(
-    "module", ["cli", "serve", "receive", "collect", "enqueue", "deliver", "monitor", "overview"]
+    "module",
+    [
+        "cli",
+        "serve",
+        "receive",
+        "collect",
+        "enqueue",
+        "deliver",
+        "confirm",
+        "retention",
+        "monitor",
+        "overview",
+    ],
 )
 def test_the_node_loads_nothing_heavy(module: str) -> None:
     code = f"import dicom_node.{module}, sys; print([m for m in {HEAVY} if m in sys.modules])"

@@ -163,9 +163,12 @@ class Redis(Server):
 
 
 class Orthanc(Server):
-    """Debian's Orthanc without plugins, as it is configured out of the box: it knows the node as ``node``."""
+    """Debian's Orthanc as it is configured out of the box: it knows the node as ``node``.
 
-    def __init__(self, folder: Path, node_port: int) -> None:
+    Without plugins, unless `more` names them; `more` are keys of its configuration.
+    """
+
+    def __init__(self, folder: Path, node_port: int, **more: object) -> None:
         super().__init__("orthanc", folder)
         self.ae_title = "ORTHANC"
         self.port = free_port()
@@ -184,7 +187,7 @@ class Orthanc(Server):
             "DicomModalities": {
                 "node": {"AET": "TAVIT", "Host": HOST, "Port": node_port, "AllowStorageCommitment": True}
             },
-        }
+        } | more
 
     def command(self) -> Sequence[str]:
         file = self.folder / "orthanc.json"
@@ -194,6 +197,8 @@ class Orthanc(Server):
     def ready(self) -> bool:
         try:
             return bool(self.get("/system")) and answers(self.port)
+        except urllib.error.HTTPError as error:
+            return error.code == 401 and answers(self.port)  # it runs, and wants a password
         except (urllib.error.URLError, ConnectionError):
             return False
 

@@ -273,7 +273,7 @@ def test_many_thousand_arrivals_are_marked_at_once(ledger: Ledger) -> None:
 
 # --- deliveries ----------------------------------------------------------------------------------
 
-OBJECTS = [("jobs/x/1.dcm", "1.2", "1.1.1"), ("jobs/x/2.dcm", "1.2", "1.1.2")]
+OBJECTS = [("jobs/x/1.dcm", "1.2", "1.1.1", "1.1"), ("jobs/x/2.dcm", "1.2", "1.1.2", "1.1")]
 
 
 def test_a_delivery_row_for_each_destination_and_instance(ledger: Ledger) -> None:
@@ -288,7 +288,7 @@ def test_a_delivery_row_for_each_destination_and_instance(ledger: Ledger) -> Non
 def test_a_delivery_that_is_forgotten_can_be_opened_again(ledger: Ledger) -> None:
     job = synthesised(ledger)
     ledger.open_deliveries(job, ["pacs"], OBJECTS)
-    ledger.set_delivery(ledger.deliveries(job.id)[0], DeliveryState.REFUSED, 0xC000)
+    ledger.set_deliveries([(ledger.deliveries(job.id)[0], DeliveryState.REFUSED, 0xC000)])
     ledger.set_attempt(job.id, "pacs", 3, 9.0, "Refused.")
 
     ledger.forget_deliveries(job)
@@ -302,8 +302,7 @@ def test_what_is_stored_stays_so_when_the_rest_is_tried_again(ledger: Ledger) ->
     job = synthesised(ledger)
     ledger.open_deliveries(job, ["pacs"], OBJECTS)
     first, second = ledger.deliveries(job.id)
-    ledger.set_delivery(first, DeliveryState.STORED, 0x0000)
-    ledger.set_delivery(second, DeliveryState.REFUSED, 0xC000)
+    ledger.set_deliveries([(first, DeliveryState.STORED, 0x0000), (second, DeliveryState.REFUSED, 0xC000)])
 
     ledger.reopen_deliveries(job)
 

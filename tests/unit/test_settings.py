@@ -88,7 +88,6 @@ def test_the_design_documents_example_is_accepted(tmp_path: Path) -> None:
     assert found.notices == (
         "rule.answer has no effect in this version.",
         "rule.answer has no effect in this version.",
-        "retention.hours has no effect in this version.",
         "rule.objects: seg cannot be made in this version.",
     )
 
@@ -228,4 +227,6 @@ def test_an_unknown_peer_is_named_with_those_that_are_known(tmp_path: Path) -> N
 
 
 def test_the_template_parses_as_toml() -> None:
-    assert set(tomllib.loads(template())) == {"node", "broker", "collect", "rule", "worker", "monitor"}
+    sections = {"node", "broker", "collect", "rule", "worker", "retention", "monitor"}
+
+    assert set(tomllib.loads(template())) == sections

@@ -30,8 +30,8 @@ def test_no_state_is_followed_by_itself() -> None:
     assert not [state for state, following in TRANSITIONS.items() if state in following]
 
 
-def test_only_delivered_is_final() -> None:
-    assert [state for state, following in TRANSITIONS.items() if not following] == [State.DELIVERED]
+def test_only_committed_is_final() -> None:
+    assert [state for state, following in TRANSITIONS.items() if not following] == [State.COMMITTED]
 
 
 def test_what_can_be_retried_can_be_queued() -> None:
@@ -39,7 +39,7 @@ def test_what_can_be_retried_can_be_queued() -> None:
 
 
 def test_a_job_can_be_cancelled_from_any_state_before_it_ended() -> None:
-    ended = {State.DECLINED, State.DELIVERED, State.FAILED, State.CANCELLED}
+    ended = {State.DECLINED, State.DELIVERED, State.COMMITTED, State.FAILED, State.CANCELLED}
 
     assert {state for state in State if State.CANCELLED in TRANSITIONS[state]} == set(State) - ended
 

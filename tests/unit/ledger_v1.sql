@@ -1,0 +1,16 @@
+CREATE TABLE schema_version ( version INTEGER NOT NULL );
+CREATE TABLE associations ( id INTEGER NOT NULL, calling_aet VARCHAR NOT NULL, called_aet VARCHAR NOT NULL, address VARCHAR NOT NULL, peer VARCHAR, opened FLOAT NOT NULL, closed FLOAT, ending VARCHAR, PRIMARY KEY (id) );
+CREATE TABLE instances ( sop_instance_uid VARCHAR NOT NULL, sop_class_uid VARCHAR NOT NULL, transfer_syntax_uid VARCHAR NOT NULL, path VARCHAR NOT NULL, bytes INTEGER NOT NULL, sha256 VARCHAR NOT NULL, received FLOAT NOT NULL, study_uid VARCHAR, series_uid VARCHAR, header JSON, problem VARCHAR, PRIMARY KEY (sop_instance_uid) );
+CREATE INDEX instances_by_study ON instances (study_uid);
+CREATE TABLE jobs ( id VARCHAR NOT NULL, study_uid VARCHAR NOT NULL, rule VARCHAR NOT NULL, revision INTEGER NOT NULL, peer VARCHAR, state VARCHAR NOT NULL, code VARCHAR NOT NULL, reason VARCHAR NOT NULL, created FLOAT NOT NULL, updated FLOAT NOT NULL, last_arrival FLOAT NOT NULL, look_again FLOAT, by_hand BOOLEAN NOT NULL, explanation JSON, to_send BOOLEAN NOT NULL, inputs JSON, starts INTEGER NOT NULL, step VARCHAR NOT NULL, progress FLOAT NOT NULL, worker VARCHAR NOT NULL, model JSON, remarks JSON, seconds JSON, PRIMARY KEY (id), UNIQUE (study_uid, rule, revision) );
+CREATE INDEX jobs_by_state ON jobs (state);
+CREATE INDEX jobs_by_update ON jobs (updated);
+CREATE TABLE arrivals ( id INTEGER NOT NULL, association_id INTEGER NOT NULL, sop_instance_uid VARCHAR NOT NULL, at FLOAT NOT NULL, kind VARCHAR NOT NULL, seen BOOLEAN NOT NULL, told BOOLEAN NOT NULL, PRIMARY KEY (id), FOREIGN KEY(association_id) REFERENCES associations (id), FOREIGN KEY(sop_instance_uid) REFERENCES instances (sop_instance_uid) );
+CREATE INDEX arrivals_untold ON arrivals (told);
+CREATE INDEX arrivals_unseen ON arrivals (seen);
+CREATE INDEX arrivals_by_instance ON arrivals (sop_instance_uid);
+CREATE INDEX arrivals_by_association ON arrivals (association_id);
+CREATE TABLE events ( id INTEGER NOT NULL, job_id VARCHAR NOT NULL, at FLOAT NOT NULL, "before" VARCHAR, "after" VARCHAR NOT NULL, code VARCHAR NOT NULL, sentence VARCHAR NOT NULL, PRIMARY KEY (id), FOREIGN KEY(job_id) REFERENCES jobs (id) );
+CREATE INDEX events_by_job ON events (job_id);
+CREATE TABLE deliveries ( job_id VARCHAR NOT NULL, destination VARCHAR NOT NULL, sop_instance_uid VARCHAR NOT NULL, sop_class_uid VARCHAR NOT NULL, path VARCHAR NOT NULL, state VARCHAR NOT NULL, status INTEGER, at FLOAT, PRIMARY KEY (job_id, destination, sop_instance_uid), FOREIGN KEY(job_id) REFERENCES jobs (id) );
+CREATE TABLE delivery_attempts ( job_id VARCHAR NOT NULL, destination VARCHAR NOT NULL, count INTEGER NOT NULL, next_at FLOAT NOT NULL, sentence VARCHAR NOT NULL, PRIMARY KEY (job_id, destination), FOREIGN KEY(job_id) REFERENCES jobs (id) );
