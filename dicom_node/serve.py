@@ -19,6 +19,7 @@ from dicom_node.collect import Collector
 from dicom_node.deliver import Deliverer
 from dicom_node.enqueue import Enqueuer
 from dicom_node.errors import SpoolFull
+from dicom_node.inquire import Inquirer
 from dicom_node.ledger import Ledger
 from dicom_node.monitor import Monitor
 from dicom_node.receive import Receiver
@@ -87,6 +88,7 @@ class Node:
         collect = _Loop("collect", collector.work, self._changed)
         self._loops = [
             collect,
+            _Loop("inquire", Inquirer(settings, self.ledger).work, self._changed),
             _Loop("enqueue", enqueuer.work, self._changed),
             _Loop("deliver", self._deliverer.work, self._changed),
         ]

@@ -2,12 +2,14 @@
 
 from dicom_node.ledger.arrivals import Arrivals
 from dicom_node.ledger.deliveries import Deliveries
-from dicom_node.ledger.jobs import Jobs
+from dicom_node.ledger.inquiries import Inquiries
 from dicom_node.ledger.rows import (
     AssociationRow,
     Batch,
     DeliveryRow,
     EventRow,
+    Held,
+    Inquiry,
     JobRow,
     StudyArrival,
     UnseenArrival,
@@ -16,7 +18,7 @@ from dicom_node.ledger.rows import (
 from dicom_node.ledger.states import COLLECTING, RETRYABLE, TRANSITIONS, Arrival, DeliveryState, Ending, State
 
 
-class Ledger(Arrivals, Jobs, Deliveries):
+class Ledger(Arrivals, Inquiries, Deliveries):
     """All queries of one installation's ledger."""
 
 
@@ -31,6 +33,8 @@ __all__ = [
     "DeliveryState",
     "Ending",
     "EventRow",
+    "Held",
+    "Inquiry",
     "JobRow",
     "Ledger",
     "State",
