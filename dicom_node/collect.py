@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from dicom_node import headers
 from dicom_node.choose import Choice, choose_pair, group
 from dicom_node.choose.pair import Decision, Situation
-from dicom_node.completeness import growths, transfers
+from dicom_node.choose.series import Series
+from dicom_node.completeness import counted_alike, fewer_than_counted, growths, shortfall, transfers
 from dicom_node.errors import IllegalTransition
 from dicom_node.headers import Header
 from dicom_node.ledger import (
@@ -21,6 +23,7 @@ from dicom_node.ledger import (
     Arrival,
     AssociationRow,
     Batch,
+    Inquiry,
     JobRow,
     Ledger,
     State,
@@ -247,13 +250,14 @@ class Collector:
         associations = self._ledger.associations_of(job.study_uid)
         if self._ledger.has_unseen(one.id for one in associations.values() if one.closed is not None):
             return None
+        inquiry = self._ledger.inquiry(job.study_uid, job.peer)
         how = transfers(arrivals, associations)
         quiet = now - job.last_arrival >= quiet_s
         expired = now - job.last_arrival >= wait_s
         choice = choose_pair(
             all_series,
             Situation(
-                growth=growths(all_series, how, now, quiet_s),
+                growth=growths(all_series, how, now, quiet_s, inquiry),
                 arriving=not quiet and any(transfer.is_open for transfer in how.values()),
                 quiet=quiet,
                 expired=expired,
@@ -261,6 +265,8 @@ class Collector:
                 if_contrast_given=rule.if_contrast_given,
             ),
         )
+        if choice.decision == Decision.COMPLETE:
+            choice = _by_the_count(choice, all_series, inquiry, expired=expired)
         look_again = now
         if choice.decision != Decision.RECEIVING:
             look_again = job.last_arrival + (quiet_s if not quiet else wait_s)
@@ -324,3 +330,24 @@ class Collector:
         if choice.code.startswith("TWO_"):
             return choice.reason
         return ""
+
+
+def _by_the_count(
+    choice: Choice, all_series: list[Series], inquiry: Inquiry | None, *, expired: bool
+) -> Choice:
+    """Return the choice of a pair as it stands once its images are counted."""
+    chosen = choice.chosen.values()
+    missing = shortfall(all_series, chosen, inquiry)
+    if missing:
+        decision = Decision.DECLINED if expired else Decision.WAITING
+        return replace(choice, decision=decision, code="SLICE_MISSING", reason=missing)
+    if counted_alike(all_series, chosen, inquiry):
+        return replace(
+            choice, reason=f"{choice.reason} The sender holds no more images of both than are here."
+        )
+    for series in all_series:
+        if series.uid in chosen and fewer_than_counted(series):
+            count = max(header.images_in_acquisition or 0 for header in series.headers)
+            said = f"Series {series.title} has {len(series.headers)} images, its acquisition made {count}."
+            return replace(choice, reason=f"{choice.reason} {said}")
+    return choice

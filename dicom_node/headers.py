@@ -59,6 +59,10 @@ class Header:
     series_number: int | None = None
     instance_number: int | None = None
     acquisition_number: int | None = None
+    #: As the scanner counts; some write 1 whatever the number (GE), so a smaller number says nothing.
+    images_in_acquisition: int | None = None
+    #: Of how many instances an Enhanced MR object was made, where it was cut up (PS3.3 C.7.6.16.2.2.4).
+    parts: int | None = None
     body_part: str = ""
     institution: str = ""
     station: str = ""
@@ -158,6 +162,8 @@ def of_dataset(dataset: Dataset) -> Header:
         "series_number": _integer(dataset, "SeriesNumber"),
         "instance_number": _integer(dataset, "InstanceNumber"),
         "acquisition_number": _integer(dataset, "AcquisitionNumber"),
+        "images_in_acquisition": _integer(dataset, "ImagesInAcquisition"),
+        "parts": _integer(dataset, "InConcatenationTotalNumber"),
         "body_part": _text(dataset, "BodyPartExamined").upper(),
         "institution": _text(dataset, "InstitutionName"),
         "station": _text(dataset, "StationName"),

@@ -20,6 +20,7 @@ from dicom_node.confirm import Confirmer
 from dicom_node.deliver import Deliverer
 from dicom_node.enqueue import Enqueuer
 from dicom_node.errors import SpoolFull
+from dicom_node.inquire import Inquirer
 from dicom_node.ledger import Ledger
 from dicom_node.monitor import Monitor
 from dicom_node.receive import Receiver
@@ -92,6 +93,7 @@ class Node:
         confirm = _Loop("confirm", self._confirmer.work, self._changed)
         self._loops = [
             collect,
+            _Loop("inquire", Inquirer(settings, self.ledger).work, self._changed),
             _Loop("enqueue", enqueuer.work, self._changed),
             _Loop("deliver", self._deliverer.work, self._changed),
             confirm,

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE, build_context, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_node.ledger import JobRow, State
 from dicom_node.serve import Node
@@ -235,6 +236,8 @@ class Peer:
 
     It aborts its first association when it was sent `aborts_after` instances, and leaves the C-STOREs of the
     first `hangs` associations without an answer.
+    With `holds`, it answers C-FIND on series and images about these; with `counts=False`, as an archive that
+    leaves out Number of Series Related Instances.
     """
 
     def __init__(
@@ -246,7 +249,13 @@ class Peer:
         echoes: bool = True,
         aborts_after: int = 0,
         hangs: int = 0,
+        holds: list[Dataset] | None = None,
+        counts: bool = True,
     ) -> None:
+        self.holds = holds
+        self.counts = counts
+        self.asked: list[str] = []
+        self.find_takes_s = 0.0
         self._echoes = echoes
         self._sop_classes = list(sop_classes)
         self._aborts_after, self._hangs = aborts_after, hangs
@@ -264,7 +273,15 @@ class Peer:
             ae.add_supported_context("1.2.840.10008.1.1")
         for sop_class in self._sop_classes if self._syntaxes else ():
             ae.add_supported_context(sop_class, self._syntaxes)
-        self._listen(ae, [(evt.EVT_C_STORE, self._on_store), (evt.EVT_C_ECHO, lambda event: 0)])
+        if self.holds is not None:
+            ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+        handlers = [
+            (evt.EVT_CONN_OPEN, _send_at_once),
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_C_ECHO, lambda event: 0),
+            (evt.EVT_C_FIND, self._on_find),
+        ]
+        self._listen(ae, handlers)
 
     def _listen(self, ae: AE, handlers: list[Any]) -> None:
         self._ended.clear()
@@ -279,6 +296,26 @@ class Peer:
         if self._server is not None:
             self._server.shutdown()
             self._server = None
+
+    def _on_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        query = event.identifier
+        self.asked.append(query.QueryRetrieveLevel)
+        time.sleep(self.find_takes_s)
+        study = [ds for ds in self.holds or () if ds.StudyInstanceUID == query.StudyInstanceUID]
+        if query.QueryRetrieveLevel == "SERIES":
+            for uid in dict.fromkeys(ds.SeriesInstanceUID for ds in study):
+                answer = _answer("SERIES", query.StudyInstanceUID, uid)
+                if self.counts:
+                    count = sum(ds.SeriesInstanceUID == uid for ds in study)
+                    answer.NumberOfSeriesRelatedInstances = count
+                yield 0xFF00, answer
+        else:
+            for ds in study:
+                if ds.SeriesInstanceUID == query.SeriesInstanceUID:
+                    answer = _answer("IMAGE", query.StudyInstanceUID, ds.SeriesInstanceUID)
+                    answer.SOPInstanceUID, answer.InstanceNumber = ds.SOPInstanceUID, ds.InstanceNumber
+                    yield 0xFF00, answer
+        yield 0x0000, None
 
     def _on_store(self, event: evt.Event) -> int:
         if self._hangs:
@@ -295,6 +332,13 @@ class Peer:
             ds.file_meta = event.file_meta
             self.received.append(ds)
         return status
+
+
+def _answer(level: str, study_uid: str, series_uid: str) -> Dataset:
+    answer = Dataset()
+    answer.QueryRetrieveLevel = level
+    answer.StudyInstanceUID, answer.SeriesInstanceUID = study_uid, series_uid
+    return answer
 
 
 def associate(port: int, images: Sequence[Dataset], calling: str = "PACS", called: str = "TAVIT") -> Any:

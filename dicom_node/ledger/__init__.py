@@ -3,6 +3,7 @@
 from dicom_node.ledger.arrivals import Arrivals
 from dicom_node.ledger.confirmations import Confirmations
 from dicom_node.ledger.deliveries import Deliveries
+from dicom_node.ledger.inquiries import Inquiries
 from dicom_node.ledger.jobs import Jobs
 from dicom_node.ledger.keeping import Keeping, Until
 from dicom_node.ledger.rows import (
@@ -11,6 +12,8 @@ from dicom_node.ledger.rows import (
     ConfirmationRow,
     DeliveryRow,
     EventRow,
+    Held,
+    Inquiry,
     JobRow,
     StudyArrival,
     UnseenArrival,
@@ -29,7 +32,7 @@ from dicom_node.ledger.states import (
 )
 
 
-class Ledger(Arrivals, Jobs, Deliveries, Confirmations, Keeping):
+class Ledger(Arrivals, Inquiries, Jobs, Deliveries, Confirmations, Keeping):
     """All queries of one installation's ledger."""
 
 
@@ -46,7 +49,9 @@ __all__ = [
     "DeliveryState",
     "Ending",
     "EventRow",
+    "Held",
     "How",
+    "Inquiry",
     "JobRow",
     "Ledger",
     "State",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from dicom_node.ledger.states import Arrival, DeliveryState, How, State
@@ -106,6 +107,26 @@ class Batch:
     same: int
     other: int
     synthetic: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a peer holds of one series."""
+
+    instances: int
+    #: Instance Number of each SOP Instance UID; empty unless the peer was asked for them.
+    numbers: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """The answer of a peer to what it holds of a study."""
+
+    peer: str
+    #: When it was asked: what it holds may have grown since.
+    asked: float
+    #: By Series Instance UID.
+    held: Mapping[str, Held]
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,15 @@ events = Table(
     Index("events_by_job", "job_id"),
 )
 
+inquiries = Table(
+    "inquiries",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("peer", String, primary_key=True),  # name in the settings
+    Column("asked", Float, nullable=False),
+    Column("held", JSON, nullable=False),  # {series UID: rows.Held}
+)
+
 deliveries = Table(
     "deliveries",
     metadata,

@@ -9,9 +9,10 @@ from scans import FLAIR_2D, SAGITTAL, T1_SE, headers, series
 
 from dicom_node.choose.pair import Growth
 from dicom_node.choose.series import Series
-from dicom_node.completeness import Transfer, growth_of, growths, transfers
+from dicom_node.completeness import Transfer, counted_alike, growth_of, growths, shortfall, transfers
 from dicom_node.headers import ENHANCED_MR
-from dicom_node.ledger import Arrival, AssociationRow, Ending, StudyArrival
+from dicom_node.inquire import due_at
+from dicom_node.ledger import Arrival, AssociationRow, Ending, Held, Inquiry, StudyArrival
 
 NOW, QUIET_S = 1000.0, 20.0
 T1 = series("T1 tra", uid="1.1", **T1_SE)
@@ -21,8 +22,10 @@ def came(*, is_open: bool = False, at_once: bool = True, seconds_ago: float = 1.
     return Transfer(is_open, at_once, NOW - seconds_ago)
 
 
-def growth(one: Series, transfer: Transfer, longest_mm: float = 0.0) -> Growth:
-    return growth_of(one, transfer, longest_mm, NOW, QUIET_S)
+def growth(
+    one: Series, transfer: Transfer, longest_mm: float = 0.0, inquiry: Inquiry | None = None
+) -> Growth:
+    return growth_of(one, transfer, longest_mm, NOW, QUIET_S, inquiry)
 
 
 def test_a_regular_series_is_whole_as_soon_as_its_association_is_released() -> None:
@@ -110,6 +113,125 @@ def test_the_timer_counts_from_the_last_arrival(seconds_ago: float) -> None:
     whole = growth(short, came(seconds_ago=seconds_ago)) == Growth.WHOLE
 
     assert whole is (seconds_ago >= QUIET_S)
+
+
+# --- what others count ---------------------------------------------------------------------------
+
+
+def said(instances: int, numbers: dict[str, int | None] | None = None, asked: float = NOW) -> Inquiry:
+    """Return the answer of a sender that holds so many instances of the T1."""
+    return Inquiry("pacs", asked, {"1.1": Held(instances, numbers or {})})
+
+
+def counted(images: int, here: int = 20) -> Series:
+    """Return a T1 whose images say that the acquisition made so many."""
+    return series("T1 tra", uid="1.1", slices=here, images_in_acquisition=images, **T1_SE)
+
+
+def numbered(count: int) -> dict[str, int | None]:
+    return {f"1.1.{k}": k for k in range(1, count + 1)}
+
+
+def test_images_that_came_one_by_one_are_whole_when_the_sender_holds_no_more() -> None:
+    assert growth(T1, came(at_once=False), inquiry=said(20)) == Growth.WHOLE
+
+
+def test_a_few_slices_are_whole_when_the_sender_holds_no_more() -> None:
+    assert growth(Series("1.1", T1.headers[:5]), came(), inquiry=said(5)) == Growth.WHOLE
+
+
+def test_a_count_from_before_the_last_image_is_no_evidence() -> None:
+    assert growth(T1, came(at_once=False), inquiry=said(20, asked=NOW - 1.5)) == Growth.GROWING
+
+
+def test_an_equal_count_does_not_outvote_an_association_that_stands() -> None:
+    assert growth(T1, came(is_open=True, at_once=False), inquiry=said(20)) == Growth.GROWING
+
+
+@pytest.mark.parametrize("asked", [NOW, NOW - 60])
+def test_a_sender_that_holds_more_outvotes_a_release_whenever_it_was_asked(asked: float) -> None:
+    assert growth(T1, came(), inquiry=said(24, asked=asked)) == Growth.GAP
+    assert growth(T1, came(at_once=False), inquiry=said(24, asked=asked)) == Growth.GROWING
+
+
+def test_a_sender_that_holds_more_outvotes_the_timer() -> None:
+    assert growth(T1, came(seconds_ago=QUIET_S), inquiry=said(24)) == Growth.GAP
+
+
+def test_a_sender_that_holds_fewer_or_does_not_know_the_series_changes_nothing() -> None:
+    assert growth(T1, came(), inquiry=said(3)) == Growth.WHOLE
+    assert growth(T1, came(at_once=False), inquiry=Inquiry("pacs", NOW, {})) == Growth.GROWING
+
+
+@pytest.mark.parametrize("images", [24, 21])
+def test_an_acquisition_that_made_more_images_waits_for_the_timer(images: int) -> None:
+    assert growth(counted(images), came()) == Growth.GROWING
+    assert growth(counted(images), came(seconds_ago=QUIET_S)) == Growth.WHOLE
+
+
+def test_images_that_came_one_by_one_are_whole_when_the_scanner_made_no_more() -> None:
+    assert growth(counted(20), came(at_once=False)) == Growth.WHOLE
+    assert growth(counted(20), came(at_once=False, seconds_ago=0.5)) == Growth.GROWING
+
+
+def test_a_vendor_that_always_writes_one_image_tells_nothing() -> None:
+    assert growth(counted(1), came()) == Growth.WHOLE
+    assert growth(counted(1), came(at_once=False)) == Growth.GROWING
+
+
+def test_enhanced_mr_in_an_aborted_association_is_whole_when_each_frame_has_its_place() -> None:
+    positions = tuple((0.0, 0.0, 3.0 * k) for k in range(30))
+    one = replace(headers(slices=1)[0], sop_class_uid=ENHANCED_MR, frames=30, positions_mm=positions)
+
+    assert growth(Series("1.1", (one,)), came(at_once=False)) == Growth.WHOLE
+    assert growth(Series("1.1", (replace(one, frames=40),)), came(at_once=False)) == Growth.GROWING
+
+
+def test_a_part_of_enhanced_mr_waits_for_the_others() -> None:
+    positions = tuple((0.0, 0.0, 3.0 * k) for k in range(30))
+    one = replace(headers(slices=1)[0], sop_class_uid=ENHANCED_MR, frames=30, positions_mm=positions, parts=2)
+    other = replace(one, positions_mm=tuple((x, y, z + 90.0) for x, y, z in positions))
+
+    assert growth(Series("1.1", (one,)), came()) == Growth.GROWING
+    assert growth(Series("1.1", (one, other)), came()) == Growth.WHOLE
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ({13}, "1 image of the 20 that the sender holds did not arrive (instance number 13)."),
+        ({19, 20}, "2 images of the 20 that the sender holds did not arrive (instance numbers 19 to 20)."),
+        ({3, 20}, "2 images of the 20 that the sender holds did not arrive (instance numbers 3, 20)."),
+        (set(range(2, 17, 2)), "(instance numbers 2, 4, 6, 8, 10, 12, …)."),
+    ],
+)
+def test_what_is_missing_is_said_by_number(gone: set[int], words: str) -> None:
+    here = Series("1.1", tuple(h for h in T1.headers if h.instance_number not in gone))
+
+    sentence = shortfall([here], ["1.1"], said(20, numbered(20)))
+
+    assert sentence.startswith("Series “T1 tra”: ") and sentence.endswith(words)
+
+
+def test_without_numbers_the_count_is_said() -> None:
+    sentence = shortfall([T1], ["1.1"], said(24))
+
+    assert sentence == "Series “T1 tra”: 4 images of the 24 that the sender holds did not arrive."
+
+
+def test_nothing_is_missing_of_what_nobody_counted() -> None:
+    assert shortfall([T1], ["1.1"], None) == shortfall([T1], ["1.2"], said(24)) == ""
+    assert not counted_alike([T1], ["1.1"], None)
+
+
+def test_a_sender_is_asked_at_once_then_when_it_is_silent_and_not_again() -> None:
+    assert due_at(NOW, None) == 0.0
+    assert due_at(NOW, NOW - 0.5) == NOW + 1.0
+    assert due_at(NOW, NOW + 1.0) is None
+
+
+def test_a_sender_that_sends_for_long_is_asked_now_and_then() -> None:
+    assert due_at(NOW, NOW - 30.0) == NOW - 25.0
 
 
 # --- how a series came ---------------------------------------------------------------------------

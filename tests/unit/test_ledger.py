@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from dicom_node.errors import IllegalTransition, NodeError, NoSuchThing, SpoolFull
-from dicom_node.ledger import Arrival, DeliveryState, Ending, JobRow, Ledger, State, job_id
+from dicom_node.ledger import Arrival, DeliveryState, Ending, Held, Inquiry, JobRow, Ledger, State, job_id
 from dicom_node.spool import Spool
 
 STUDY = "1.2.840.4711"
@@ -434,3 +434,35 @@ def test_a_full_disk_under_the_ledger_is_said_and_what_was_written_stays(small_d
 
     assert ledger.job(job.id) == job
     ledger.close()
+
+
+# --- what the senders hold -----------------------------------------------------------------------
+
+
+def test_the_newest_answer_of_a_sender_is_kept_and_its_study_is_due(ledger: Ledger) -> None:
+    job = opened(ledger)
+    ledger.set(job, look_again=time.time() + 60)
+    assert [(one.id, asked) for one, asked in ledger.jobs_to_inquire()] == [(job.id, None)]
+
+    ledger.record_inquiry(STUDY, Inquiry("pacs", 1.0, {"1.1": Held(24)}))
+    ledger.record_inquiry(STUDY, Inquiry("pacs", 2.0, {"1.1": Held(24, {"a": 1, "b": None})}))
+
+    assert ledger.inquiry(STUDY, "pacs") == Inquiry("pacs", 2.0, {"1.1": Held(24, {"a": 1, "b": None})})
+    assert ledger.inquiry(STUDY, "another") is None and ledger.inquiry(STUDY, None) is None
+    assert [asked for _, asked in ledger.jobs_to_inquire()] == [2.0]
+    assert [due.id for due in ledger.jobs_due(time.time())] == [job.id]
+
+
+def test_a_ledger_from_before_the_senders_were_asked_goes_on(path: Path) -> None:
+    before = Ledger(f"sqlite:///{path}")
+    opened(before)
+    before.close()
+    with sqlite3.connect(path) as sql:
+        sql.execute("DROP TABLE inquiries")
+    sql.close()
+
+    after = Ledger(f"sqlite:///{path}")
+    after.record_inquiry(STUDY, Inquiry("pacs", 1.0, {}))
+
+    assert after.inquiry(STUDY, "pacs") is not None
+    after.close()
