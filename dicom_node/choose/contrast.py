@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import combinations
 
 from dicom_node.choose import words
@@ -33,17 +33,39 @@ class Seen:
 
 
 def by_time(verdicts: Mapping[str, Verdict], all_series: list[Series]) -> dict[str, Verdict]:
-    """Turn T1W that were acquired after the first post-contrast series into T1C: the agent stays."""
+    """Turn T1W that were acquired after an injection into T1C, whatever the header forgot: the agent stays.
+
+    An injection shows in a post-contrast T1, in any other series that names an agent, and in a perfusion.
+    """
     times = {series.uid: begun(series) for series in all_series}
-    given = [time for uid, time in times.items() if verdicts[uid].role == Role.T1C and time is not None]
+    injected: dict[datetime, str] = {}
+    for series in all_series:
+        what = _of_injection(series, verdicts[series.uid])
+        if what and (time := times[series.uid]) is not None:
+            injected.setdefault(time, what)
+    if not injected:
+        return dict(verdicts)
+    first = min(injected)
     changed = dict(verdicts)
     for uid, verdict in verdicts.items():
         time = times[uid]
-        if given and verdict.role == Role.T1W and time is not None and time > min(given):
-            changed[uid] = Verdict(
-                Role.T1C, (*verdict.why, "acquired after another post-contrast T1: contrast is still there")
-            )
+        if verdict.role == Role.T1W and time is not None and time > first:
+            why = f"acquired after {injected[first]}: contrast is still there"
+            changed[uid] = Verdict(Role.T1C, (*verdict.why, why))
     return changed
+
+
+def _of_injection(series: Series, verdict: Verdict) -> str:
+    """Return which series this is, if it was acquired during or after an injection; else ""."""
+    if verdict.role == Role.T1C:
+        return "another post-contrast T1"
+    if verdict.role not in {Role.FLAIR, Role.T2W, Role.OTHER}:
+        return ""
+    if any(header.contrast_given for header in series.headers):
+        return f"series {series.title}, which names a contrast agent"
+    if words.mentions(words.tokens(series.first.series_description), words.WITH_BOLUS):
+        return f"series {series.title}, a perfusion with contrast agent"
+    return ""
 
 
 def by_pixels(verdicts: Mapping[str, Verdict], whole: list[Series], look: Look) -> Seen:

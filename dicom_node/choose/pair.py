@@ -197,7 +197,9 @@ def _decide(candidates: list[_Candidate], situation: Situation, seen: contrast.S
 def _two(rivals: list[_Candidate], unsure: bool, remarks: Mapping[str, str]) -> tuple[str, str]:
     """Return code and sentence that ask a person which of two series to take."""
     role = rivals[0].verdict.role
-    what = "of unknown time, before or after contrast" if unsure and role == Role.T1W else "equally fit"
+    what = "equally fit"
+    if unsure and role == Role.T1W:
+        what = "there, and which is before or after contrast is not known"
     titles = " and ".join(c.series.title for c in rivals)
     seen = [
         f"Series {c.series.title} is {remarks[c.series.uid]}. " for c in rivals if c.series.uid in remarks

@@ -116,6 +116,8 @@ OTHER = set(
     b1map shim fatfrac inphase outphase opp opposed fatonly basg cosmic disco dynamic dyn
     """.split()
 )
+#: Of these, the ones for which contrast agent is injected; "perfusion" alone may be ASL.
+WITH_BOLUS = set("dsc dce pwi rcbv twist tricks".split())
 #: Parts of the body that are not the brain, as Body Part Examined or in a description.
 ELSEWHERE = set(
     """
