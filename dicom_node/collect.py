@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dicom_node import headers
 from dicom_node.choose import Choice, choose_pair, group
 from dicom_node.choose.pair import Decision, Situation
+from dicom_node.choose.pixels import Look, look_into
 from dicom_node.choose.series import Series
 from dicom_node.completeness import counted_alike, fewer_than_counted, growths, shortfall, transfers
 from dicom_node.errors import IllegalTransition
@@ -263,6 +265,7 @@ class Collector:
                 expired=expired,
                 unreadable=self._ledger.unreadable_beside(job.study_uid),
                 if_contrast_given=rule.if_contrast_given,
+                look=self._look(rows),
             ),
         )
         if choice.decision == Decision.COMPLETE:
@@ -271,6 +274,13 @@ class Collector:
         if choice.decision != Decision.RECEIVING:
             look_again = job.last_arrival + (quiet_s if not quiet else wait_s)
         return choice, max(look_again, now + _LOOK_EVERY_S)
+
+    def _look(self, rows: list[tuple[str, dict[str, Any]]]) -> Look:
+        """Return what compares the pixels of two series of a study."""
+        files: dict[str, list[Path]] = {}
+        for path, values in rows:
+            files.setdefault(values["series_uid"], []).append(self._spool.root / path)
+        return look_into(files)
 
     def _complete(self, job: JobRow, choice: Choice, rule: Rule) -> None:
         inputs = self._ledger.series_paths(job.study_uid, choice.chosen)
@@ -324,7 +334,10 @@ class Collector:
             return "A series that was used has grown."
         if job.by_hand:
             return ""
-        choice = choose_pair(group(Header.from_json(values) for _, values in rows), Situation(expired=False))
+        choice = choose_pair(
+            group(Header.from_json(values) for _, values in rows),
+            Situation(expired=False, look=self._look(rows)),
+        )
         if choice.decision == Decision.COMPLETE and set(choice.chosen.values()) != series_used:
             return "Other series fit better than those that were used."
         if choice.code.startswith("TWO_"):

@@ -12,6 +12,7 @@ from dicom_node import headers, send
 from dicom_node.broker import Broker, broker_url_in_use
 from dicom_node.choose import choose_pair, classify, group
 from dicom_node.choose.pair import Situation
+from dicom_node.choose.pixels import look_into
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
 from dicom_node.headers import Header
 from dicom_node.ledger import AT_PEER, DeliveryState, JobRow, Ledger
@@ -162,6 +163,7 @@ def try_rules(
     if not folder.exists():
         raise NoSuchThing(f"There is no folder {folder}.")
     studies: dict[str, list[Header]] = {}
+    files: dict[str, list[Path]] = {}
     unreadable = 0
     for path in sorted([folder] if folder.is_file() else (p for p in folder.rglob("*") if p.is_file())):
         try:
@@ -170,6 +172,7 @@ def try_rules(
             unreadable += 1
             continue
         studies.setdefault(header.study_uid, []).append(header)
+        files.setdefault(header.series_uid, []).append(path)
     if not studies:
         raise NoSuchThing(f"There is no readable DICOM image in {folder}.")
     found = []
@@ -183,7 +186,9 @@ def try_rules(
             }
         )
         situation = Situation(
-            unreadable=unreadable, if_contrast_given=rule.if_contrast_given if rule else "do"
+            unreadable=unreadable,
+            if_contrast_given=rule.if_contrast_given if rule else "do",
+            look=look_into(files),
         )
         explanation = choose_pair(group(members), situation).to_json(rule.name if rule else "")
         if rule is None:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
-from dicom_node.choose import words
+from dicom_node.choose import contrast
+from dicom_node.choose.pixels import Look
 from dicom_node.choose.roles import Role, Verdict, classify
-from dicom_node.choose.series import Series
+from dicom_node.choose.series import BRAIN_FROM_MM, Series, equal_geometry, same_acquisition
 
 #: Fewer planes than this do not cover a brain.
 FEWEST_SLICES = 10
-#: A stack that is shorter than this shows a part of the head: sella, orbits, inner ears, hippocampi, mm.
-BRAIN_FROM_MM = 90.0
 #: Planes at most this far apart make a volume that can be looked at from any side, mm.
 ISOTROPIC_WITHIN_MM = 2.0
-#: A T1W that begins this much after the first may be post-contrast even if nothing says so: an injection fits
-#: in between. Of two with the same geometry a person is asked, unless so much lies between them that the
-#: second is hardly a repetition.
-LATER_THAN = timedelta(minutes=3)
-LATER_TWIN_THAN = timedelta(minutes=10)
-#: Two stacks are equal when spacing and extent differ by less than this share.
-EQUAL_WITHIN = 0.02
 
 INPUT_ROLES = (Role.T1W, Role.FLAIR)
 
@@ -60,6 +51,8 @@ class Situation:
     #: Unreadable instances that came with the study.
     unreadable: int = 0
     if_contrast_given: Literal["do", "decline"] = "do"
+    #: Compares the pixels of two series by their UIDs; None where there are only headers.
+    look: Look | None = None
     #: {"T1W": series UID, "FLAIR": series UID} that a person chose.
     by_hand: Mapping[str, str] = field(default_factory=dict)
 
@@ -123,17 +116,19 @@ def choose_pair(all_series: list[Series], situation: Situation) -> Choice:
     situation : Situation
         How it arrived, and what rule and person want.
     """
-    verdicts = _after_contrast({series.uid: classify(series) for series in all_series}, all_series)
+    growth = {series.uid: situation.growth.get(series.uid, Growth.WHOLE) for series in all_series}
+    flaws = {series.uid: _flaw(series, growth[series.uid]) for series in all_series}
+    verdicts = contrast.by_time({series.uid: classify(series) for series in all_series}, all_series)
+    seen = contrast.Seen(verdicts)
+    if situation.look and not situation.by_hand:
+        whole = [s for s in all_series if not flaws[s.uid] and growth[s.uid] == Growth.WHOLE]
+        seen = contrast.by_pixels(verdicts, whole, situation.look)
+        verdicts = contrast.by_time(seen.verdicts, all_series)
     candidates = [
-        _Candidate(
-            series,
-            verdicts[series.uid],
-            situation.growth.get(series.uid, Growth.WHOLE),
-            _flaw(series, situation.growth.get(series.uid, Growth.WHOLE)),
-        )
+        _Candidate(series, verdicts[series.uid], growth[series.uid], flaws[series.uid])
         for series in all_series
     ]
-    decision, code, reason, chosen, remarks = _decide(candidates, situation)
+    decision, code, reason, chosen, remarks = _decide(candidates, situation, seen)
     if situation.unreadable and decision != Decision.COMPLETE:
         count = situation.unreadable
         what = "1 instance" if count == 1 else f"{count} instances"
@@ -144,7 +139,7 @@ def choose_pair(all_series: list[Series], situation: Situation) -> Choice:
 _Answer = tuple[Decision, str, str, dict[str, str], dict[str, str]]
 
 
-def _decide(candidates: list[_Candidate], situation: Situation) -> _Answer:
+def _decide(candidates: list[_Candidate], situation: Situation, seen: contrast.Seen) -> _Answer:
     if situation.by_hand:
         return _by_hand(candidates, situation.by_hand)
     usable = {role: [c for c in candidates if c.verdict.role == role and not c.flaw] for role in INPUT_ROLES}
@@ -166,7 +161,13 @@ def _decide(candidates: list[_Candidate], situation: Situation) -> _Answer:
         over = situation.expired or (patience == "quiet" and situation.quiet)
         return (Decision.DECLINED if over else Decision.WAITING), code, reason, {}, {}
 
-    early, remarks, unsure = _early(usable[Role.T1W], candidates)
+    surely, remarks, unsure = contrast.early(
+        [c.series for c in usable[Role.T1W]],
+        [c.series for c in candidates if c.verdict.role == Role.T1C],
+        seen,
+    )
+    remarks = {**seen.remarks, **remarks}
+    early = [c for c in usable[Role.T1W] if c.series in surely]
     flair, rivals = _best(usable[Role.FLAIR], None)
     if unsure:
         rivals = early[:2]
@@ -175,20 +176,8 @@ def _decide(candidates: list[_Candidate], situation: Situation) -> _Answer:
         flair, flair_rivals = _best(usable[Role.FLAIR], t1w.series)
         rivals = rivals or flair_rivals
     if rivals:
-        role = rivals[0].verdict.role
-        titles = " and ".join(c.series.title for c in rivals)
-        what = "of unknown time, before or after contrast" if unsure else "equally fit"
-        reason = (
-            f"Two {role} series are {what}: {titles}. "
-            "Say which one with: dicom-node queue retry JOB --t1 SERIES --flair SERIES."
-        )
-        return (
-            (Decision.DECLINED if situation.expired else Decision.WAITING),
-            f"TWO_{role}",
-            reason,
-            {},
-            remarks,
-        )
+        decision = Decision.DECLINED if situation.expired else Decision.WAITING
+        return decision, *_two(rivals, unsure, remarks), {}, remarks
 
     chosen = {"T1W": t1w.series.uid, "FLAIR": flair.series.uid}
     reason = f"T1W is series {t1w.series.title}, FLAIR is series {flair.series.title}."
@@ -203,6 +192,22 @@ def _decide(candidates: list[_Candidate], situation: Situation) -> _Answer:
             )
         reason += " The study holds a real post-contrast T1 as well; it is not used."
     return Decision.COMPLETE, "PAIR", reason, chosen, remarks
+
+
+def _two(rivals: list[_Candidate], unsure: bool, remarks: Mapping[str, str]) -> tuple[str, str]:
+    """Return code and sentence that ask a person which of two series to take."""
+    role = rivals[0].verdict.role
+    what = "equally fit"
+    if unsure and role == Role.T1W:
+        what = "there, and which is before or after contrast is not known"
+    titles = " and ".join(c.series.title for c in rivals)
+    seen = [
+        f"Series {c.series.title} is {remarks[c.series.uid]}. " for c in rivals if c.series.uid in remarks
+    ]
+    return f"TWO_{role}", (
+        f"Two {role} series are {what}: {titles}. {''.join(seen[:1])}"
+        "Say which one with: dicom-node queue retry JOB --t1 SERIES --flair SERIES."
+    )
 
 
 def _by_hand(candidates: list[_Candidate], by_hand: Mapping[str, str]) -> _Answer:
@@ -303,73 +308,6 @@ def _flaw(series: Series, growth: Growth) -> tuple[str, str] | None:
     return None
 
 
-# --- before or after contrast ------------------------------------------------------------------
-
-
-def _acquired(series: Series) -> datetime | None:
-    """Return when the acquisition of a series began."""
-    times = sorted(header.acquired for header in series.headers if len(header.acquired) >= 14)
-    if not times:
-        return None
-    try:
-        return datetime.strptime(times[0][:14], "%Y%m%d%H%M%S")
-    except ValueError:
-        return None
-
-
-def _after_contrast(verdicts: dict[str, Verdict], all_series: list[Series]) -> dict[str, Verdict]:
-    """Turn T1W that were acquired after the first post-contrast series into T1C: the agent stays."""
-    times = {series.uid: _acquired(series) for series in all_series}
-    given = [time for uid, time in times.items() if verdicts[uid].role == Role.T1C and time is not None]
-    if not given:
-        return verdicts
-    changed = dict(verdicts)
-    for uid, verdict in verdicts.items():
-        time = times[uid]
-        if verdict.role == Role.T1W and time is not None and time > min(given):
-            changed[uid] = Verdict(
-                Role.T1C, (*verdict.why, "acquired after another post-contrast T1: contrast is still there")
-            )
-    return changed
-
-
-def _early(
-    t1w: list[_Candidate], candidates: list[_Candidate]
-) -> tuple[list[_Candidate], dict[str, str], bool]:
-    """Return the T1W surely acquired before contrast, remarks on the others, and whether that is unsure.
-
-    One T1W alone is taken at its word. Of several, those count whose description says native; or all, where
-    a labelled post-contrast T1 tells by its time when contrast was given; or the first. Without times it is
-    unsure.
-    """
-    native = [c for c in t1w if _says_native(c.series)]
-    if len(t1w) < 2 or native:
-        return native or t1w, {}, False
-    times = {c.series.uid: _acquired(c.series) for c in t1w}
-    given = [_acquired(c.series) for c in candidates if c.verdict.role == Role.T1C]
-    if None in times.values() or None in given:
-        return t1w, {}, True
-    if given:
-        return t1w, {}, False
-    known = {uid: time for uid, time in times.items() if time is not None}
-    first = min(t1w, key=lambda c: known[c.series.uid])
-    early, remarks = [], {}
-    for candidate in t1w:
-        later = known[candidate.series.uid] - known[first.series.uid]
-        if later < (LATER_TWIN_THAN if _equal(first.series, candidate.series) else LATER_THAN):
-            early.append(candidate)
-        else:
-            remarks[candidate.series.uid] = (
-                f"began {later.total_seconds() / 60:.0f} min after another T1W: "
-                "whether contrast was given between is not known"
-            )
-    return early, remarks, False
-
-
-def _says_native(series: Series) -> bool:
-    return words.contrast_of(words.tokens(series.first.series_description)) is False
-
-
 # --- the best of several -------------------------------------------------------------------------
 
 
@@ -378,9 +316,9 @@ def _best(candidates: list[_Candidate], partner: Series | None) -> tuple[_Candid
     ranked = sorted(candidates, key=lambda c: _rank(c.series, partner))
     best = ranked[0]
     for other in ranked[1:]:
-        if not _equal(best.series, other.series):
+        if not equal_geometry(best.series, other.series):
             continue
-        if _same_acquisition(best.series, other.series):
+        if same_acquisition(best.series, other.series):
             best = max(best, other, key=lambda c: _corrections(c.series))
             continue
         return best, [best, other]
@@ -392,26 +330,6 @@ def _rank(series: Series, partner: Series | None) -> tuple[float, float, float, 
     spacing = series.spacing_mm or 99.0
     fits = partner is None or series.plane == partner.plane or spacing <= ISOTROPIC_WITHIN_MM
     return (0.0 if covers else 1.0, 0.0 if fits else 1.0, round(spacing, 1), series.voxel_mm3 or 99.0)
-
-
-def _equal(one: Series, other: Series) -> bool:
-    """Whether geometry gives no reason to prefer one of two stacks."""
-    if one.plane != other.plane:
-        return False
-    pairs = [
-        (one.spacing_mm, other.spacing_mm),
-        (one.voxel_mm3, other.voxel_mm3),
-        (one.extent_mm, other.extent_mm),
-    ]
-    return all(a and b and abs(a - b) <= EQUAL_WITHIN * max(a, b) for a, b in pairs)
-
-
-def _same_acquisition(one: Series, other: Series) -> bool:
-    """Whether two series are the same scan stored twice (as acquired, and corrected)."""
-    begun, numbers = _acquired(one), (one.first.series_number, other.first.series_number)
-    if begun is None or begun != _acquired(other) or one.first.image_type == other.first.image_type:
-        return False
-    return numbers[0] is None or numbers[1] is None or abs(numbers[0] - numbers[1]) == 1
 
 
 #: Corrections after reconstruction, in Image Type, that make the better twin (Siemens).

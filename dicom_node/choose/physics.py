@@ -57,8 +57,9 @@ def weighting(timing: Timing) -> tuple[Weighting, str] | None:
     if "EP" in sequences and not _within(ti, 1500, 3200):
         return Weighting.DIFFUSION, "an echo-planar sequence (diffusion, perfusion or functional)"
 
-    # Fluid nulled by a long inversion time and a long echo (2D TE 70–170, 3D nominal 90–460).
-    if _within(ti, 1500, 3200) and te is not None and te > 60:
+    # Fluid nulled by a long inversion time (from 1200 ms at 64 mT) and a long echo (2D TE 70–170, 3D nominal
+    # 90–460).
+    if _within(ti, 1200, 3200) and te is not None and te > 60:
         return Weighting.FLAIR, f"{text}: fluid is nulled, long echo"
     # Fat nulled by a short inversion time.
     if _within(ti, 80, 260) and tr is not None and tr > 1200:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from dicom_node.choose import words
 from dicom_node.choose.physics import Timing, Weighting, weighting
-from dicom_node.choose.series import Series, most_common
+from dicom_node.choose.series import BRAIN_FROM_MM, Series, most_common
 from dicom_node.headers import CLASSIC_MR, MULTIFRAME_MR
 
 
@@ -81,7 +81,10 @@ _UNFIT_IMAGE_TYPES: dict[str, tuple[Role, str]] = {
         ("VELOCITY", "VELOCITY MAP", "FLOW", "TOF", "MR ANGIO", "PCA", "M_PCA"), (Role.OTHER, "an angiogram")
     ),
     **dict.fromkeys(("F", "FAT", "FAT_FRACTION"), (Role.OTHER, "fat alone (Dixon)")),
-    **dict.fromkeys(("OP", "OPP_PHASE", "OUT_PHASE"), (Role.OTHER, "opposed phase (Dixon)")),
+    **dict.fromkeys(
+        ("OP", "OPP_PHASE", "OUT_PHASE", "OUT_OF_PHASE", "OPPOSED_PHASE"),
+        (Role.OTHER, "opposed phase (Dixon)"),
+    ),
     "UNI": (Role.OTHER, "a quotient of two inversions (MP2RAGE)"),
     "SYNTHETIC": (Role.SYNTHETIC, "synthetic images"),
 }
@@ -104,6 +107,8 @@ _ROLE_OF = {
     Weighting.T2_STAR: Role.OTHER,
     Weighting.DIFFUSION: Role.OTHER,
 }
+#: Why a series is T1C when its header says so.
+AGENT = "the header names a contrast agent"
 _BRAIN = {"BRAIN", "HEAD", "SKULL", "HEADNECK", "HEAD AND NECK", "NEURO", "ENTIRE HEAD", "CRANIUM", ""}
 
 
@@ -163,17 +168,24 @@ def _excluded(series: Series) -> Verdict | None:
         word = words.mentions(said, table)
         if word:
             return Verdict(role, (f"the description says “{word}”: {what}",))
+    part = words.mentions(said, words.PART_OF_HEAD)
+    if part and 0 < series.extent_mm < BRAIN_FROM_MM:
+        return Verdict(
+            Role.OTHER,
+            (f"the description says “{part}”, and {series.extent_mm:.0f} mm show a part of a head",),
+        )
     return None
 
 
 def _is_mprage(series: Series) -> bool:
     """Whether an acquired series has the timing of an inversion-prepared gradient echo."""
-    timing = _timing(series)
+    timing = timing_of(series)
     acquired = series.first.image_type[:2] == ("ORIGINAL", "PRIMARY")
     return acquired and bool(timing.ti_ms) and (timing.te_ms or 99) < 6
 
 
-def _timing(series: Series) -> Timing:
+def timing_of(series: Series) -> Timing:
+    """Return the timing that most images of a series agree on."""
     headers = series.headers
     return Timing(
         tr_ms=most_common(header.tr_ms for header in headers),
@@ -186,7 +198,7 @@ def _timing(series: Series) -> Timing:
 
 
 def _weighting(series: Series) -> tuple[Weighting | None, list[str]]:
-    timing = _timing(series)
+    timing = timing_of(series)
     physics = weighting(timing)
     stated = _BY_ACQUISITION_CONTRAST.get(series.first.acquisition_contrast)
     said, what = _said(series)
@@ -224,7 +236,7 @@ def _said(series: Series) -> tuple[Weighting | None, str]:
         ("sequence name", first.sequence_name),
     ):
         said = words.tokens(text)
-        t1, flair, t2 = (words.mentions(said, table) for table in (words.T1, words.FLAIR, words.T2))
+        t1, flair, t2 = words.weightings(said)
         if flair and not (t1 and not t2):  # "T1 FLAIR" is T1W, "T2 FLAIR" is FLAIR
             return Weighting.FLAIR, f"the {name} says “{flair}”"
         if t1 and not t2:
@@ -244,7 +256,7 @@ def _contrast(series: Series) -> tuple[bool | None, str]:
     if agent and said is False:
         return None, "the header names a contrast agent, the description says that none was given"
     if agent:
-        return True, "the header names a contrast agent"
+        return True, AGENT
     if said:
         return True, "the description says that contrast was given"
     return False, "no contrast agent in the header" + (

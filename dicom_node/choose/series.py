@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,10 @@ REGULAR_WITHIN = 0.12
 GAP_FROM = 1.6
 #: Direction cosines of one stack agree to this.
 SAME_COSINES = 1e-3
+#: A stack that is shorter than this shows a part of the head: sella, orbits, inner ears, hippocampi, mm.
+BRAIN_FROM_MM = 90.0
+#: Two stacks are equal when spacing and extent differ by less than this share.
+EQUAL_WITHIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -192,3 +197,34 @@ def most_common(values: Iterable[float | None]) -> float | None:
     """Return the value that most headers agree on."""
     counts = Counter(value for value in values if value is not None)
     return counts.most_common(1)[0][0] if counts else None
+
+
+def begun(series: Series) -> datetime | None:
+    """Return when the acquisition of a series began, None where its headers do not say."""
+    times = sorted(header.acquired for header in series.headers if len(header.acquired) >= 14)
+    if not times:
+        return None
+    try:
+        return datetime.strptime(times[0][:14], "%Y%m%d%H%M%S")
+    except ValueError:
+        return None
+
+
+def equal_geometry(one: Series, other: Series) -> bool:
+    """Return whether geometry gives no reason to prefer one of two stacks."""
+    if one.plane != other.plane:
+        return False
+    pairs = [
+        (one.spacing_mm, other.spacing_mm),
+        (one.voxel_mm3, other.voxel_mm3),
+        (one.extent_mm, other.extent_mm),
+    ]
+    return all(a and b and abs(a - b) <= EQUAL_WITHIN * max(a, b) for a, b in pairs)
+
+
+def same_acquisition(one: Series, other: Series) -> bool:
+    """Return whether two series are the same scan stored twice (as acquired, and corrected)."""
+    at, numbers = begun(one), (one.first.series_number, other.first.series_number)
+    if at is None or at != begun(other) or one.first.image_type == other.first.image_type:
+        return False
+    return numbers[0] is None or numbers[1] is None or abs(numbers[0] - numbers[1]) == 1

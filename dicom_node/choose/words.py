@@ -5,6 +5,7 @@ the header tells the timing. Tokens, not substrings: "preset" is not "pre", "pos
 from __future__ import annotations
 
 import re
+import unicodedata
 
 #: Signs that belong to a token: "+C", "C+", "T2*".
 _TOKEN = re.compile(r"[^\W_]*[+*]?[^\W_]+[+*]?|\+", re.UNICODE)
@@ -18,10 +19,16 @@ _REWRITTEN = (
     (re.compile(r"\bw/"), " with "),
     (re.compile(r"\bs/c\b"), " native "),
     (re.compile(r"\bs/(?=\s*[^\W_])"), " sin "),
-    (re.compile(r"\b(?:c|iv)-(?![^\W_])"), " native "),
+    (re.compile(r"\+/-|\bpre/post\b"), " pre and post and "),
+    (re.compile(r"\b(?:c|iv|km|gd|gad|gado|inj|mdc|pdc|ce|k)-(?![^\W_])"), " native "),
+    (re.compile(r"mp-?rage"), "mprage"),
     (re.compile(r"dark[- _]fluid"), "darkfluid"),
     (re.compile(r"(?<=[^\W_])\+(?=[^\W_])"), " +"),
-    (re.compile("非造影|非增强|非増強|造影前|增强前|平扫|平掃|单纯|単純|비조영|조영 ?전"), " native "),
+    (re.compile("フレア|水抑制|压水|液体衰减|黑水"), " flair "),
+    (re.compile("定位|位置決め|위치잡이"), " localizer "),
+    (re.compile("拡散|弥散|彌散|扩散|확산"), " dwi "),
+    (re.compile("灌注|灌流|관류|ダイナミック|动态"), " perfusion "),
+    (re.compile("非造影|非增强|非増強|造影前|增强前|增強前|平扫|平掃|单纯|単純|비조영|조영 ?전"), " native "),
     (re.compile("造影|增强|增強|増強|强化|조영"), " kontrast "),
     (re.compile(r"(?<=[a-z0-9+])(?=[\u3040-\u9fff\uac00-\ud7af])"), " "),
 )
@@ -29,7 +36,7 @@ _REWRITTEN = (
 T1 = set(
     """
     t1 t1w t1wi wt1 st1 st1w t1c t1ce t1gd t1km t1+c t1+ t1post t1pre 3dt1 mprage mpr3d bravo fspgr
-    spgr tfe vibe thrive tfl memprage t1tfe irspgr geir т1 т1ви т1w
+    spgr tfe vibe thrive tfl memprage t1tfe irspgr geir lava ultrafast т1 т1ви т1w
     """.split()
 )
 FLAIR = set(
@@ -51,7 +58,9 @@ CONTRAST = set(
     pós pos postgd postgad postcontrast postkm postcon postc postinj postmdc postcontraste
     poscontraste postcontrasto t1post contrast contraste contrasto contrastmiddel kontrast
     kontrastem kontrastu kontrastmittel km inj injected injection injecte injectee injecté injectée
-    gdtpa dtpa civ mdc cmdc ce t1c t1ce t1gd t1km ку контраст контрастом контраста enhanced enh nach
+    gdtpa dtpa civ mdc cmdc ce t1c t1ce t1gd t1km pdc contrasted contrastado contrastada
+    gadolínio gadobutrol gadoterate gadopiclenol omniscan optimark ev efter etter efterkontrast
+    ку контраст контрастом контраста enhanced enh nach
     apres après dopo después despues po после iv delayed
     """.split()
 )
@@ -60,7 +69,8 @@ NATIVE = set(
     """
     pre pré native nativ natif nativo nativa basal basale blanco plain unenhanced noncontrast
     nonenhanced precontrast precontraste precontrasto pregd pregad prekm precon t1pre smdc nc ohne
-    sans senza zonder bez без without vor avant до kontrastsiz kontrastsız
+    sans senza zonder bez без without vor avant до kontrastsiz kontrastsız simple
+    utan uden uten före før natív nativní nativt natiivi natywny natywne natywna pregado prekontrast
     """.split()
 )
 #: None was given, if a word of CONTRAST follows.
@@ -83,7 +93,7 @@ _POST_OTHER = set(
 LOCALIZER = set(
     """
     localizer localiser localizador loc locator scout survey 3plane 3pl topogram smartbrain aahead
-    aascout lokalizer repérage reperage 3plloc 定位
+    aascout lokalizer repérage reperage 3plloc locate planscan übersicht uebersicht
     """.split()
 )
 #: Made from other images.
@@ -92,7 +102,7 @@ MADE = set(
     mpr mip minip mnip sub subtraction subtracted subtr subtraktion reformat reformatted refmt
     recon3d curved difference reg registered fused fusion roi mask maske seg segmentation label
     labels labelmap contour overlay map maps t1map t2map mapit synthetic synth magic symri
-    screensave snapshot report
+    screensave snapshot report rfmt brainmask aseg aparc parcellation heatmap prediction skullstripped
     """.split()
 )
 #: Other ways of looking.
@@ -103,23 +113,36 @@ OTHER = set(
     inhance pca trance twist tricks perf perfusion pwi dsc dce cbf cbv rcbv mtt ttp tmax asl pcasl
     pasl bold fmri rest resting epi spectro mrs csi press steam mp2rage inv1 inv2 uni psir dir stir
     pd pdw ciss fiesta drive t1rho mtr mt phase pha calibration calib calib2 fieldmap b0map
-    b1map shim fatfrac inphase outphase
+    b1map shim fatfrac inphase outphase opp opposed fatonly basg cosmic disco dynamic dyn
     """.split()
 )
+#: Of these, the ones for which contrast agent is injected; "perfusion" alone may be ASL.
+WITH_BOLUS = set("dsc dce pwi rcbv twist tricks".split())
 #: Parts of the body that are not the brain, as Body Part Examined or in a description.
 ELSEWHERE = set(
     """
     spine cspine tspine lspine ctspine lsspine cervical thoracic lumbar sacrum hws bws lws knee
     shoulder hip ankle foot hand wrist elbow arm leg femur tibia humerus chest thorax heart cardiac
     breast abdomen liver kidney pancreas pelvis prostate uterus rectum bladder mamma leber knie
-    schulter wirbelsäule rachis genou columna rodilla
+    schulter wirbelsäule rachis genou columna rodilla colonna ginocchio wervelkolom coluna joelho
+    phantom fantom phantome fantoma acr
     """.split()
 )
+#: Parts of the head: a stack that is too short for a brain and says one of them is made for it.
+PART_OF_HEAD = set(
+    """
+    orbit orbits orbita orbitae orbites iac iam cai tmj pituitary sella hypophysis hypophyse hypofyse
+    ipofisi hipofisis hipófisis hipofise hypophysen felsenbein rocher rochers neck hals parotid sinus
+    hippocampus hippocampi trigeminal
+    """.split()
+)
+#: Glued together: "T1TRA", "sagT1", "isoT1TFE", "3DT1W", "t2flair", "axFLAIR".
+_GLUED = re.compile(r"(?:[23]d|s|st|iso|wip|ax|oax|sag|cor|tra|osag|ocor)?(t[12])(?![*0-9])[a-z]*$")
 
 
 def tokens(text: str) -> list[str]:
     """Return the words of a description, in lower case."""
-    lowered = text.casefold()
+    lowered = unicodedata.normalize("NFKC", text).casefold()  # Japanese consoles write Ｔ１ in full width
     for pattern, replacement in _REWRITTEN:
         lowered = pattern.sub(replacement, lowered)
     return _TOKEN.findall(lowered)
@@ -148,3 +171,14 @@ def contrast_of(words: list[str]) -> bool | None:
 def mentions(words: list[str], table: set[str]) -> str:
     """Return the first word that is in the table, or ""."""
     return next((word for word in words if word in table), "")
+
+
+def weightings(words: list[str]) -> tuple[str, str, str]:
+    """Return the words that say T1, FLAIR and T2, "" where none does."""
+    t1, flair, t2 = (mentions(words, table) for table in (T1, FLAIR, T2))
+    for word in words:
+        glued = _GLUED.match(word)
+        if glued and word not in FLAIR:
+            t1, t2 = (t1 or word, t2) if glued[1] == "t1" else (t1, t2 or word)
+        flair = flair or (word if "flair" in word else "")
+    return t1, flair, t2

@@ -240,6 +240,36 @@ def test_an_unlabelled_t1w_acquired_after_a_post_contrast_t1_is_post_contrast() 
     assert choice.code == "ONLY_POST_CONTRAST"
 
 
+@pytest.mark.parametrize(
+    ("injected", "words"),
+    [
+        (series("ep2d_dsc", uid="1.9", acquired=at(20), scanning_sequence=("EP",)), "a perfusion"),
+        (
+            series("T2 tra", uid="1.9", acquired=at(20), **T2_TSE, **GADOLINIUM),
+            "which names a contrast agent",
+        ),
+    ],
+    ids=["perfusion", "T2 with agent"],
+)
+def test_an_unlabelled_t1w_acquired_after_any_injection_is_post_contrast(
+    injected: Series, words: str
+) -> None:
+    later = series("T1 sag", uid="1.8", cosines=SAGITTAL, slices=24, acquired=at(30), **T1_SE)
+
+    alone, beside = choose(FLAIR, injected, later), choose(T1, FLAIR, injected, later)
+
+    assert alone.code == "ONLY_POST_CONTRAST"
+    assert beside.chosen["T1W"] == "1.1"
+    assert any(words in why for line in alone.series if line.uid == "1.8" for why in line.why)
+
+
+def test_arterial_spin_labelling_injects_nothing() -> None:
+    asl = series("3D ASL perfusion", uid="1.9", acquired=at(1), scanning_sequence=("RM",))
+    later = series("T1 tra", uid="1.1", acquired=at(30), **T1_SE)
+
+    assert choose(later, FLAIR, asl).chosen["T1W"] == "1.1"
+
+
 def test_an_unlabelled_t1w_acquired_before_the_post_contrast_t1_is_native() -> None:
     assert roles(choose(T1, FLAIR, POST))["1.1"] == Role.T1W
 

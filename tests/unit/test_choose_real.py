@@ -6,11 +6,16 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
+from pydicom import Dataset
+from slices import write_series
 
 from dicom_node import headers
 from dicom_node.choose import Choice, Role, choose_pair, classify, group
 from dicom_node.choose.pair import Decision, Situation
+from dicom_node.choose.pixels import look_into
 
 
 def study(*folders: Path) -> list[headers.Header]:
@@ -127,6 +132,69 @@ def test_both_enhanced_twins_with_a_flair_are_one_scan(shared_data: Path) -> Non
     assert choice.decision == Decision.COMPLETE, choice.reason
     assert chosen[choice.chosen["T1W"]] == "anat-T1w_acq-tfl"
     assert "T1W is series 6 " in choice.reason  # the normalised one
+
+
+#: What the scanner of FG-6692, a Siemens at 1.5 T, has in its headers for such series.
+PHYSICS: dict[str, dict[str, str]] = {
+    "t1": {"ScanningSequence": "SE", "RepetitionTime": "500", "EchoTime": "14"},
+    "flair": {
+        "ScanningSequence": "IR",
+        "RepetitionTime": "9000",
+        "EchoTime": "110",
+        "InversionTime": "2500",
+    },
+    "t1c": {"ScanningSequence": "SE", "RepetitionTime": "500", "EchoTime": "14"},
+}
+TIMES = {"t1": "100000", "flair": "100500", "t1c": "101500"}
+
+
+@pytest.fixture(scope="module")
+def native_study(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Return FG-6692 as DICOM: three series on three oblique grids, without a description."""
+    made = {}
+    for number, (role, physics) in enumerate(PHYSICS.items(), start=1):
+        image = sitk.ReadImage(str(shared_data / "nifti" / "TCGA-FG-6692_native" / f"{role}.nii.gz"))
+        values = np.clip(sitk.GetArrayFromImage(image), 0, 4095).astype(np.uint16)
+        axes = np.array(image.GetDirection()).reshape(3, 3)
+        origin = np.array(image.GetOrigin())
+        if np.linalg.det(axes) < 0:  # NIfTI counts slices the other way
+            origin = origin + axes[:, 2] * image.GetSpacing()[2] * (len(values) - 1)
+            values, axes = values[::-1], axes * [1, 1, -1]
+
+        def edit(dataset: Dataset, index: int, physics: dict[str, str] = physics, role: str = role) -> None:
+            for keyword, value in physics.items():
+                setattr(dataset, keyword, value)
+            dataset.AcquisitionDate, dataset.AcquisitionTime = "20260101", TIMES[role]
+
+        made[role] = write_series(
+            tmp_path_factory.mktemp(role),
+            values,
+            axes=axes,
+            origin_mm=origin.tolist(),
+            spacing_mm=image.GetSpacing(),
+            series=str(number),
+            edit=edit,
+        )
+    return made
+
+
+@pytest.mark.parametrize("timeless", [False, True])
+def test_native_series_on_three_grids_without_a_word_have_their_roles(
+    native_study: dict[str, list[Path]], timeless: bool
+) -> None:
+    found, files = {}, {}
+    for role, paths in native_study.items():
+        found[role] = [replace(h, acquired="" if timeless else h.acquired) for h in map(headers.read, paths)]
+        files[found[role][0].series_uid] = paths
+    everything = [header for members in found.values() for header in members]
+
+    choice = choose_pair(group(everything), Situation(look=look_into(files)))
+
+    assert choice.decision == Decision.COMPLETE, choice.reason
+    assert choice.chosen == {
+        "T1W": found["t1"][0].series_uid,
+        "FLAIR": found["flair"][0].series_uid,
+    }
 
 
 def test_every_malformed_file_is_a_header_or_unreadable_and_nothing_else(shared_data: Path) -> None:

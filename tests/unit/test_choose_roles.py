@@ -23,6 +23,14 @@ HITACHI: dict[str, Any] = {
     "manufacturer": "Hitachi Medical Corporation",
     "image_type": ("ORIGINAL", "PRIMARY"),
 }
+FUJIFILM: dict[str, Any] = {
+    "manufacturer": "FUJIFILM Healthcare Corporation",
+    "image_type": ("ORIGINAL", "PRIMARY", "OTHER"),
+}
+UIH: dict[str, Any] = {"manufacturer": "UIH", "image_type": ("ORIGINAL", "PRIMARY", "M", "ND")}
+NEUSOFT: dict[str, Any] = {"manufacturer": "Neusoft", "image_type": ("ORIGINAL", "PRIMARY", "OTHER")}
+ESAOTE: dict[str, Any] = {"manufacturer": "ESAOTE", "image_type": ("ORIGINAL", "PRIMARY", "OTHER")}
+HYPERFINE: dict[str, Any] = {"manufacturer": "Hyperfine", "image_type": ("ORIGINAL", "PRIMARY", "OTHER")}
 NOTHING: dict[str, Any] = {"scanning_sequence": ()}
 
 
@@ -105,6 +113,68 @@ HABITS: list[tuple[str, dict[str, Any], dict[str, Any], Role]] = [
     ("T1 SE AX", HITACHI, timing(420, 20, None, "SE"), Role.T1W),
     ("3D GEIR", HITACHI, timing(10.5, 5.1, 1000, "GR", "IR"), Role.T1W),
     ("FLAIR AX", HITACHI, timing(7500, 100, 1900, "SE", "IR"), Role.FLAIR),
+    # Siemens, more
+    ("t1_se_tra_fs_KM", SIEMENS, timing(550, 11, None, "SE"), Role.T1C),
+    ("t1_starvibe_tra_dyn", SIEMENS, timing(4.5, 2.0, None, "GR", flip=10), Role.OTHER),
+    ("t1_vibe_dixon_tra_opp", SIEMENS, timing(5.5, 1.3, None, "GR", flip=9), Role.OTHER),
+    ("t2_space_flair_sag_p4_CS_iso", SIEMENS_XA, timing(7000, 391, 2050, "SE", "IR"), Role.FLAIR),
+    ("t1_space_dark-blood_sag", SIEMENS_XA, timing(700, 22, None, "SE", flip=120), Role.T1W),
+    ("T1_MPRAGE_SAG_ISO_DL", SIEMENS_XA, timing(2200, 2.46, 950, "GR", "IR", flip=8), Role.T1W),
+    ("t1_memprage_sag", SIEMENS, timing(2530, 1.69, 1100, "GR", "IR", flip=7), Role.T1W),
+    # GE, more
+    ("Sag T1 CUBE", GE, timing(602, 21, None, "SE", flip=90), Role.T1W),
+    ("Ax LAVA-Flex", GE, timing(5.2, 1.7, None, "GR", flip=12), Role.T1W),
+    ("Ax T1 MP-RAGE PROMO", GE, timing(2060, 3.1, 900, "GR", flip=8), Role.T1W),
+    ("Sag T2 FLAIR CUBE PROMO AIR", GE, timing(6302, 109, 1703, "SE", "IR"), Role.FLAIR),
+    ("MAGiC T1 FLAIR", GE, timing(2500, 10, 1000, "SE", "IR"), Role.DERIVED),
+    ("Ax FIESTA-C", GE, timing(5.6, 2.2, None, "GR", flip=60), Role.OTHER),
+    ("Ax COSMIC", GE, timing(5.0, 2.0, None, "GR", flip=30), Role.OTHER),
+    # Philips, more
+    ("T1W_TSE SENSE", philips("SE"), timing(600, 10, None, "SE"), Role.T1W),
+    ("T1W_FFE", philips("FFE"), timing(180, 2.3, None, "GR", flip=75), Role.T1W),
+    ("isoT1TFE", philips("FFE"), timing(8.2, 3.7, 1000, "GR", flip=8), Role.T1W),
+    ("BrainVIEW_T1", philips("SE"), timing(500, 28, None, "SE", flip=90), Role.T1W),
+    ("T1W_3D_TFE_GD", philips("FFE"), timing(7.5, 3.4, None, "GR", flip=8), Role.T1C),
+    ("VISTA_FLAIR_sag", philips("IR"), timing(4800, 276, 1650, "IR"), Role.FLAIR),
+    ("dDWI_EPI", philips("SE"), timing(3500, 88, None, "EP", "SE"), Role.OTHER),
+    # Canon, more
+    ("SE_T1 AX", CANON, timing(500, 15, None, "SE"), Role.T1W),
+    ("フレア AX", CANON, timing(10000, 105, 2700, "SE", "IR"), Role.FLAIR),
+    ("位置決め", CANON, timing(6, 2.6, None, "GR", flip=20), Role.LOCALIZER),
+    ("拡散強調", CANON, timing(6000, 80, None, "SE"), Role.OTHER),
+    # Hitachi, Fujifilm
+    ("T1W RADAR", FUJIFILM, timing(2300, 22, 900, "SE", "IR"), Role.T1W),
+    ("isoFSE T1", FUJIFILM, timing(500, 15, None, "SE"), Role.T1W),
+    ("FLAIR RADAR", FUJIFILM, timing(9000, 110, 2300, "SE", "IR"), Role.FLAIR),
+    ("BASG", HITACHI, timing(6, 3, None, "GR", flip=60), Role.OTHER),
+    # United Imaging, Neusoft
+    ("t1_gre_fsp_3d_sag", UIH, timing(8.1, 3.4, 900, "GR", flip=8), Role.T1W),
+    ("t1_fse_tra", UIH, timing(520, 9.2, None, "SE"), Role.T1W),
+    ("t1_gre_fsp_3d_sag+C", UIH, timing(8.1, 3.4, 900, "GR", flip=8), Role.T1C),
+    ("t2_fse_flair_tra", UIH, timing(8500, 105, 2300, "SE", "IR"), Role.FLAIR),
+    ("t2_mx3d_flair_sag", UIH, timing(5000, 390, 1750, "SE", "IR"), Role.FLAIR),
+    ("T1加权 平扫", NEUSOFT, timing(480, 12, None, "SE"), Role.T1W),
+    ("T1加权 增强", NEUSOFT, timing(480, 12, None, "SE"), Role.T1C),
+    ("T2 压水", NEUSOFT, timing(8000, 120, 2100, "SE", "IR"), Role.FLAIR),
+    # Low field
+    ("SE T1 ax", ESAOTE, timing(620, 18, None, "SE"), Role.T1W),
+    ("FLAIR ax", ESAOTE, timing(6500, 80, 1550, "SE", "IR"), Role.FLAIR),
+    ("T1 (Axial)", HYPERFINE, timing(1500, 6, 300, "SE", "IR"), Role.T1W),
+    ("FLAIR (Axial)", HYPERFINE, timing(4000, 200, 1400, "SE", "IR"), Role.FLAIR),
+    # Other languages
+    ("T1 tra nativ", SIEMENS, T1_SE, Role.T1W),
+    ("T1 AX SANS INJECTION", GE, T1_SE, Role.T1W),
+    ("T1 AX APRES INJ", GE, T1_SE, Role.T1C),
+    ("T1 AX SIN CIV", philips("SE"), T1_SE, Role.T1W),
+    ("T1 AX CON CIV", philips("SE"), T1_SE, Role.T1C),
+    ("T1 ASS SENZA MDC", philips("SE"), T1_SE, Role.T1W),
+    ("T1 ASS CON MDC", philips("SE"), T1_SE, Role.T1C),
+    ("T1 TRA ZONDER GADO", philips("SE"), T1_SE, Role.T1W),
+    ("T1 TRA MET GADO", philips("SE"), T1_SE, Role.T1C),
+    ("T1 AX SEM CONTRASTE", SIEMENS, T1_SE, Role.T1W),
+    ("T1 AX PÓS CONTRASTE", SIEMENS, T1_SE, Role.T1C),
+    ("T1 utan kontrast", SIEMENS, T1_SE, Role.T1W),
+    ("T1 efter kontrast", SIEMENS, T1_SE, Role.T1C),
 ]
 IDS = [f"{vendor['manufacturer'].split()[0]} {description}" for description, vendor, _, _ in HABITS]
 
@@ -236,6 +306,19 @@ def test_a_reformat_of_an_mprage_is_not_the_mprage() -> None:
     reformat = series("t1_mpr_cor", image_type=("DERIVED", "SECONDARY", "MPR"), **T1_MPRAGE)
 
     assert classify(reformat).role == Role.DERIVED
+
+
+@pytest.mark.parametrize("description", ["T1 cor sella", "T1 tra orbita", "T1 ax IAC", "T1 Hypophyse"])
+def test_a_short_stack_of_a_part_of_the_head_is_no_brain(description: str) -> None:
+    short, whole = (series(description, slices=count, spacing_mm=3.0, **T1_SE) for count in (14, 50))
+
+    assert classify(short).role == Role.OTHER
+    assert classify(whole).role == Role.T1W
+
+
+@pytest.mark.parametrize("description", ["Phantom T1", "ACR T1"])
+def test_a_phantom_that_says_so_is_no_head(description: str) -> None:
+    assert classify(series(description, **T1_SE)).role == Role.OTHER
 
 
 def test_an_angiogram_without_description_is_told_by_its_angio_flag() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_node.choose.words import MADE, OTHER, contrast_of, mentions, tokens
+from dicom_node.choose.words import MADE, OTHER, contrast_of, mentions, tokens, weightings
 
 GIVEN = """
 T1 +C | T1+C | T1 C+ | T1 (C+) | T1 + C | Ax T1 +Gd | +C AX T1 FLAIR | T1 POST | AX T1 POST GAD
@@ -21,6 +21,8 @@ T1 PÓS | T1 PÓS CONTRASTE | T1 AX POS
 T1 met contrast | T1 na contrast | T1 +K | T1+K | T1 po k.l. | T1 po kontraście
 T1 C | sT1W_SE C | T1 AX IV | AX T1 W/ | AX T1 WITH | T1 C/C | T1AXPOST | T1AXGAD | T1 AX DELAYED
 T1 AKS KONTRASTLI
+T1 AVEC PDC | T1 con MDC e.v. | T1 contrastado | T1 efter kontrast | T1 med kontrast | T1 m. kontrast
+T1 com contraste | T1 na gadolinium | t1_fse_tra+C | t1_gre_fsp_3d_sag_C | Ｔ１ 造影
 T1 с КУ | T1 после КУ | T1 после контраста
 T1增强 | T1WI 增强扫描 | T1增強 | 造影 T1 | 造影後T1 | 造影T1WI | T1 조영증강 | 조영후 T1
 """
@@ -34,6 +36,9 @@ T1 AX SANS INJ | T1 SANS GADO | T1 s/inj | T1 avant injection | T1 IV- | T1 non 
 T1 AX SIN CONTRASTE | T1 s/ contraste | T1 S/CONTRASTE | T1 basal | T1 SEM CONTRASTE | T1 pré contraste
 T1 SMDC | T1 basale | T1 senza mdc | T1 pre MDC
 T1 zonder contrast | T1 blanco | T1 bez k.l. | T1 bez kontrastu
+T1 KM- tra | T1 GADO- | T1 Gd- | T1 SANS PDC | T1 simple | T1 utan kontrast | T1 uden kontrast
+T1 före kontrast | T1 natív | T1 nativní | T1 senza contrasto | T1 sem gadolínio | T1 zonder gado
+T1 增强前 | 単純Ｔ１
 T1 без КУ | T1 до КУ | T1 S/C | T1 AKS KONTRASTSIZ
 T1平扫 | T1WI平扫 | T1 单纯 | T1 単純 | 単純T1WI | 造影前T1 | T1 非造影 | T1 비조영 | 조영전 T1 | 조영 전 T1
 """
@@ -42,7 +47,7 @@ SILENT = """
 T1 | Ax T1 SE | T1 preset | T1 postop | T1 post-op | T1 post op | T1 post fossa | T1 posterior fossa
 sag T1 post RT
 T1 w/o | T1 W/WO | t1_mprage_sag_p2_iso | sT1W_3D_TFE | Ax T1 FLAIR | T1 presat | T1 Kopf | T1 coronal
-T1 tra compose
+T1 tra compose | T1 +/- Gd | T1 pre/post KM
 AX T1 W/ FS | T1 (enhanced conversion)
 T1+FS | T1 SE 5mm | T1 post treatment | T1 post surgery | prescan T1 | Nachname T1
 """
@@ -90,3 +95,32 @@ def test_words_are_matched_whole(text: str) -> None:
 
 def test_underscores_and_case_do_not_matter() -> None:
     assert tokens("T1_SE_Tra") == tokens("t1 se tra")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sagT1", "t1"),
+        ("isoT1TFE", "t1"),
+        ("3DT1W", "t1"),
+        ("T1TRA", "t1"),
+        ("MP-RAGE", "t1"),
+        ("Ｔ１強調", "t1"),
+        ("T1加权", "t1"),
+        ("axFLAIR", "flair"),
+        ("T2FLAIRFS", "flair"),
+        ("フレア", "flair"),
+        ("压水", "flair"),
+        ("T2TSE", "t2"),
+    ],
+)
+def test_words_that_are_glued_together_or_of_another_script(text: str, expected: str) -> None:
+    t1, flair, t2 = weightings(tokens(text))
+
+    found = "flair" if flair and not (t1 and not t2) else "t1" if t1 and not t2 else "t2" if t2 else ""
+    assert found == expected
+
+
+@pytest.mark.parametrize("text", ["T12 level", "AT1", "at10", "not1", "T1*"])
+def test_letters_that_happen_to_hold_t1_are_no_t1(text: str) -> None:
+    assert not weightings(tokens(text))[0]
