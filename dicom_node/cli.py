@@ -447,6 +447,41 @@ def purge(
         print(f"  job {identity}")
 
 
+@app.command()
+def provenance(
+    file: Annotated[Path, typer.Argument(help="An object that a dicom-node made.")],
+    reproduce: Annotated[bool, typer.Option("--reproduce", help="Compute it again and compare.")] = False,
+    inputs: Annotated[
+        Path | None, typer.Option(help="Folder with T1W and FLAIR, instead of the spool.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda, for --reproduce.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """What made an object: model, weights, code, settings, inputs; compute it again and compare."""
+    from dataclasses import asdict
+
+    from dicom_node import provenance as module
+
+    warnings.simplefilter("ignore")  # pydicom's may quote a patient's values
+    found = module.read(file)
+    told: dict[str, Any] = asdict(found)
+    again = None
+    if reproduce:
+        sources = (
+            module.inputs_in(inputs, found) if inputs else module.inputs_in_the_spool(_settings(), found)
+        )
+        again = module.reproduce(file, found, sources, device)
+        told["reproduction"] = asdict(again)
+    if as_json:
+        _print_json(told)
+    else:
+        for line in module.lines(found):
+            print(line)
+        if again:
+            print(again.sentence)
+    raise typer.Exit(0 if again is None or again.same else 1)
+
+
 # --- settings ------------------------------------------------------------------------------------
 
 

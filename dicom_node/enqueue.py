@@ -102,6 +102,7 @@ class Enqueuer:
                 flair=tuple(inputs["FLAIR"]),
                 folder=self._spool.relative(folder),
                 model=self._settings.worker.model,
+                wanted=rule.wanted if rule else message.ONLY_T1C,
             ),
             rule.priority if rule else 0,
         )

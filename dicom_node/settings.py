@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from dicom_node.errors import NoSuchThing, SettingsError
+from synthesis import job as message
 
 FILE_NAME = "dicom-node.toml"
 ENVIRONMENT_PREFIX = "DICOM_NODE__"
@@ -124,9 +125,18 @@ class Rule(_Section):
     station: str = "*"
     modality: str = "*"
     deliver_to: tuple[str, ...] = ()
-    objects: tuple[Literal["t1c"], ...] = ("t1c",)
+    objects: tuple[message.Kind, ...] = Field(default=(message.Kind.T1C,), min_length=1)
+    t1c: Literal["classic", "enhanced"] = "classic"
+    seg: Literal["binary", "fractional"] = "binary"
+    corner_text: bool = False
     if_contrast_given: Literal["do", "decline"] = "do"
     priority: int = Field(default=0, ge=0, le=9)
+
+    @property
+    def wanted(self) -> message.Wanted:
+        """Which objects a job under this rule makes, and in which form."""
+        objects = tuple(kind.value for kind in dict.fromkeys(self.objects))
+        return message.Wanted(objects, self.t1c, self.seg, self.corner_text)
 
 
 NO_DESTINATION = (
@@ -274,11 +284,6 @@ def _set_aside(values: dict[str, Any]) -> tuple[str, ...]:
             for key in sorted(keys & table.keys()):
                 del table[key]
                 notices.append(f"{section}.{key} has no effect in this version.")
-    for rule in values.get("rule", []):
-        later = [kind for kind in rule.get("objects", []) if kind in {"seg", "difference", "report"}]
-        if later:
-            rule["objects"] = [kind for kind in rule["objects"] if kind not in later] or ["t1c"]
-            notices.append(f"rule.objects: {', '.join(later)} cannot be made in this version.")
     return tuple(notices)
 
 
@@ -366,7 +371,10 @@ name = "every study"
 # called_aet = "*"            # globs: called_aet, calling_aet, peer, study_description, body_part,
 #                             # institution, station, modality
 # deliver_to = ["pacs"]       # default: the peer that sent the study
-# objects = ["t1c"]
+# objects = ["t1c"]           # also: "seg", "difference", "uncertainty", "report"
+# t1c = "classic"             # "enhanced": one Enhanced MR object instead of one object per slice
+# seg = "binary"              # "fractional": the probability instead of its half-way outline
+# corner_text = false         # true: "SYNTHETIC, NO Gd" is burned into a corner of the T1C
 # if_contrast_given = "do"    # a real post-contrast T1 is in the study: "do" and say so, or "decline"
 # priority = 0                # 0 is served first, 9 last
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from synthesis.errors import RefusedInput, SynthesisError
+from synthesis.job import SEG_FORMS, T1C_FORMS, Kind, Wanted
 
 FINE, NO, WRONG_USAGE = 0, 1, 2
 PREAMBLE_BYTES = 128
@@ -36,7 +37,8 @@ def _make(asked: argparse.Namespace) -> None:
 
     model = load_model(asked.model, asked.device)
     print(f"model       {model.name} {model.version} on {model.device}, weights {model.digest[:12]}")
-    made = pipeline.run(t1_paths, flair_paths, asked.out_dir, model, _progress())
+    wanted = Wanted(tuple(dict.fromkeys(asked.objects)), asked.t1c, asked.seg, asked.corner_text)
+    made = pipeline.run(t1_paths, flair_paths, asked.out_dir, model, _progress(), wanted)
     for step, seconds in made.seconds.items():
         print(f"{step:<11} {seconds:6.2f} s")
     print(f"{'together':<11} {sum(made.seconds.values()):6.2f} s")
@@ -83,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="where the series goes")
     parser.add_argument("--model", default="default", metavar="NAME", help="weights in synthesis/weights")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    kinds = [kind.value for kind in Kind]
+    parser.add_argument("--objects", nargs="+", default=kinds[:1], choices=kinds, help="what to make")
+    parser.add_argument("--t1c", default=T1C_FORMS[0], choices=T1C_FORMS, help="form of the T1C")
+    parser.add_argument("--seg", default=SEG_FORMS[0], choices=SEG_FORMS, help="form of the segmentation")
+    parser.add_argument("--corner-text", action="store_true", help='burn "synthetic" into the T1C')
     parser.add_argument("--montage", type=Path, metavar="FILE.png", help="also draw a picture of the result")
     return parser
 

@@ -67,6 +67,51 @@ def broker_options() -> dict[str, Any]:
     }
 
 
+class Kind(StrEnum):
+    """What a job can make."""
+
+    T1C = "t1c"
+    SEG = "seg"
+    DIFFERENCE = "difference"
+    UNCERTAINTY = "uncertainty"
+    REPORT = "report"
+
+
+#: Form of the T1C and of the segmentation; the first is the default.
+T1C_FORMS = ("classic", "enhanced")
+SEG_FORMS = ("binary", "fractional")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which objects a job makes, and in which form."""
+
+    objects: tuple[str, ...] = (Kind.T1C.value,)
+    t1c: str = T1C_FORMS[0]
+    seg: str = SEG_FORMS[0]
+    #: Whether "synthetic" is burned into a corner of the T1C.
+    corner_text: bool = False
+
+    def to_text(self) -> str:
+        """Return the choice as words, as derived objects record it."""
+        corner = "yes" if self.corner_text else "no"
+        return f"objects={','.join(self.objects)} t1c={self.t1c} seg={self.seg} corner_text={corner}"
+
+    @classmethod
+    def of_text(cls, text: str) -> Wanted:
+        """Return the choice of these words; raises `ValueError` when they are none of ours."""
+        words = dict(word.split("=", 1) for word in text.split())
+        if set(words) != {"objects", "t1c", "seg", "corner_text"}:
+            raise ValueError("These are not the settings of a job.")
+        kinds = tuple(Kind(name).value for name in words["objects"].split(","))
+        if words["t1c"] not in T1C_FORMS or words["seg"] not in SEG_FORMS:
+            raise ValueError("There is no such form.")
+        return cls(kinds, words["t1c"], words["seg"], words["corner_text"] == "yes")
+
+
+ONLY_T1C = Wanted()
+
+
 @dataclass(frozen=True)
 class Job:
     """One synthesis to do. Paths are relative to the spool."""
@@ -80,15 +125,22 @@ class Job:
     folder: str
     #: Name of the weights in `synthesis/weights`, or "default".
     model: str = "default"
+    wanted: Wanted = ONLY_T1C
 
     def to_message(self) -> dict[str, Any]:
         """Return the job as JSON-compatible values."""
-        return asdict(self) | {"t1w": list(self.t1w), "flair": list(self.flair)}
+        lists = {"t1w": list(self.t1w), "flair": list(self.flair)}
+        wanted = asdict(self.wanted) | {"objects": list(self.wanted.objects)}
+        return asdict(self) | lists | {"wanted": wanted}
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Job:
         """Return the job of a message; raises `KeyError` or `TypeError` when it is none."""
-        return cls(**{**message, "t1w": tuple(message["t1w"]), "flair": tuple(message["flair"])})
+        values = {**message, "t1w": tuple(message["t1w"]), "flair": tuple(message["flair"])}
+        if "wanted" in message:
+            wanted = message["wanted"]
+            values["wanted"] = Wanted(**{**wanted, "objects": tuple(wanted["objects"])})
+        return cls(**values)
 
 
 class Outcome(StrEnum):

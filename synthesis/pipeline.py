@@ -15,14 +15,15 @@ import SimpleITK as sitk
 from pydicom import Dataset
 
 from synthesis import confidence, guard
-from synthesis.derive.mr import SyntheticMR, derive_t1c, refuse_synthetic
+from synthesis.derive.objects import Volumes, derive
 from synthesis.derive.provenance import Maker
+from synthesis.derive.source import Source, refuse_synthetic
 from synthesis.errors import RefusedInput
-from synthesis.job import DerivedInstance, fsync_folder
+from synthesis.job import ONLY_T1C, DerivedInstance, Wanted, fsync_folder
 from synthesis.preprocess import ModelInput, to_model_grid
 from synthesis.quality import measure, remarks, why_no_head
 from synthesis.register import register
-from synthesis.restore import restore, restore_map
+from synthesis.restore import restore, restore_map, restore_spread
 from synthesis.series import Series, read_series
 from synthesis.threads import limit_threads
 
@@ -65,9 +66,14 @@ class Made:
 
 
 def run(
-    t1_paths: Sequence[Path], flair_paths: Sequence[Path], out: Path, model: LoadedModel, report: Report
+    t1_paths: Sequence[Path],
+    flair_paths: Sequence[Path],
+    out: Path,
+    model: LoadedModel,
+    report: Report,
+    wanted: Wanted = ONLY_T1C,
 ) -> Made:
-    """Make the synthetic T1C series of a pre-contrast T1W and a FLAIR.
+    """Make the synthetic T1C series of a pre-contrast T1W and a FLAIR, and what else is wanted.
 
     Parameters
     ----------
@@ -79,6 +85,8 @@ def run(
         The networks.
     report
         Is told each step and the share of the whole that is done, 0–1.
+    wanted : Wanted
+        Which objects to make, and in which form.
 
     Raises
     ------
@@ -107,19 +115,30 @@ def run(
         trust = confidence.sentences(made.delta, made.chance, tumour, model.card)
         said += [*unusual, *trust]
     with clock.step("restore"):
-        t1c = restore(made.delta, found.grid, t1.image, found.t1_level)
-        probability = restore_map(tumour, found.grid, t1.image)
+        volumes = Volumes(
+            t1c=restore(made.delta, found.grid, t1.image, found.t1_level),
+            tumour=restore_map(tumour, found.grid, t1.image),
+            spread=restore_spread(made.spread, found.grid, t1.image, found.t1_level),
+        )
     with clock.step("derive"):
-        derived = derive_t1c(
+        source = Source.of(
             t1,
             flair,
             placed.transform,
-            t1c,
             found.t1_level,
-            Maker(model.name, model.version, model.digest, model.caveat),
+            Maker(
+                model.name,
+                model.version,
+                model.digest,
+                model.caveat,
+                device=str(model.device).partition(":")[0],
+                parameters=wanted.to_text(),
+            ),
             made=datetime.datetime.now(),
             notes=(*unusual, *trust),
         )
+        said += source.remarks
+        derived = derive(wanted, source, volumes, said)
         said += derived.remarks
         instances = _written(derived.instances, out)
     report("derive", 1.0)
@@ -127,7 +146,7 @@ def run(
         instances=instances,
         seconds=clock.seconds,
         remarks=tuple(dict.fromkeys(said)),
-        pictures=Pictures(t1.image, placed.flair_on_t1, probability, t1c),
+        pictures=Pictures(t1.image, placed.flair_on_t1, volumes.tumour, volumes.t1c),
     )
 
 
@@ -182,12 +201,12 @@ def _left_out(found: ModelInput) -> tuple[str, ...]:
     )
 
 
-def _written(instances: Sequence[SyntheticMR], out: Path) -> tuple[DerivedInstance, ...]:
+def _written(instances: Sequence[Dataset], out: Path) -> tuple[DerivedInstance, ...]:
     """Write each instance durably: temporary name, fsync, rename; then the folder."""
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for instance in instances:
-        name = f"{instance.InstanceNumber:04d}.dcm"
+        name = f"{instance.SeriesNumber}-{instance.InstanceNumber:04d}.dcm"
         partial = out / f".{name}"
         with partial.open("wb") as file:
             instance.save_as(file, enforce_file_format=True)

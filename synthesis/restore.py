@@ -54,6 +54,20 @@ def restore_map(probability: FloatArray, grid: sitk.Image, t1: sitk.Image) -> si
     return sitk.Clamp(_resampled(probability, grid, t1), sitk.sitkFloat32, 0.0, 1.0)
 
 
+def restore_spread(spread: FloatArray, grid: sitk.Image, t1: sitk.Image, t1_level: float) -> sitk.Image:
+    """Return a spread of Δ (D, S, S) on the T1W's own grid and in its values, float32, never below 0.
+
+    Raises
+    ------
+    ValueError
+        When the map has another shape than the grid, or is not finite.
+    """
+    there = sitk.GetArrayFromImage(_resampled(spread, grid, t1))
+    image = sitk.GetImageFromArray(np.maximum(there, 0) * np.float32(t1_level))
+    image.CopyInformation(t1)
+    return image
+
+
 def _resampled(values: FloatArray, grid: sitk.Image, t1: sitk.Image) -> sitk.Image:
     if values.shape != grid.GetSize()[::-1]:
         raise ValueError(f"Values of shape {values.shape} do not lie on a grid of {grid.GetSize()[::-1]}.")

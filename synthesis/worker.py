@@ -201,6 +201,7 @@ class Worker:
                 folder / message.RESULT_FOLDER,
                 model,
                 report,
+                job.wanted,
             )
         except RefusedInput as error:
             return Result(Outcome.DECLINED, error.code, error.sentence, worker=self.name)
@@ -219,7 +220,8 @@ class Worker:
         return Result(
             Outcome.SYNTHESISED,
             "SYNTHESISED",
-            f"{len(made.instances)} synthetic T1C instances made with {model.name} {model.version}.",
+            f"{len(made.instances)} synthetic instances ({', '.join(job.wanted.objects)}) "
+            f"made with {model.name} {model.version}.",
             instances=tuple(
                 DerivedInstance(**{**asdict(one), "path": f"{message.RESULT_FOLDER}/{one.path}"})
                 for one in made.instances

@@ -1,4 +1,4 @@
-"""The synthetic T1C as a classic MR series on the grid of the T1W (PS3.3 A.4, C.8.3.1).
+"""Volumes on the grid of the T1W as classic MR series (PS3.3 A.4, C.8.3.1): T1C, difference, uncertainty.
 
 One instance per T1W slice: same Frame of Reference, positions, orientation and spacing to the letter. What is
 written, and why, attribute by attribute: deploy/CONFORMANCE.md.
@@ -6,154 +6,151 @@ written, and why, attribute by attribute: deploy/CONFORMANCE.md.
 
 from __future__ import annotations
 
-import datetime
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import SimpleITK as sitk
 from highdicom import SOPClass
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
-from synthesis.derive.provenance import (
-    MANUFACTURER,
-    MODEL_NAME,
-    SYNTHETIC,
-    Maker,
-    contributing_equipment,
-    derivation_codes,
-    series_uid,
-    source_image,
-    stable_uid,
+from synthesis.derive.corner import with_corner_text
+from synthesis.derive.provenance import MANUFACTURER, SYNTHETIC, derivation_codes, stable_uid
+from synthesis.derive.scaling import (
+    SCALED_LEVEL,
+    Pixels,
+    Scaling,
+    scaling_of,
+    scaling_of_change,
+    scaling_to_level,
 )
-from synthesis.derive.sanitise import (
-    ACQUISITION,
-    PATIENT_AND_STUDY,
-    SCANNER,
-    character_set,
-    sanitise,
-    sanitised_sequences,
-    without_partial_modules,
-)
-from synthesis.derive.scaling import Pixels, Scaling, scaling_of
-from synthesis.errors import RefusedInput
-from synthesis.series import LossyCompression, Series
+from synthesis.derive.source import Source
+from synthesis.series import FloatArray
 
-SERIES_DESCRIPTION = "SYNTH T1C (AI, no Gd)"
-#: Added to the T1W's Series Number.
-SERIES_NUMBER_STEP = 9000
-LARGEST_SERIES_NUMBER = 2**31 - 1
 IMAGE_COMMENTS = "Synthetic image for research only. Made by a neural network; no contrast agent was given."
-#: Window over the brain's level: fluid dark, brain below the middle, fat and enhancement bright.
-WINDOW_CENTER, WINDOW_WIDTH = 1.1, 2.0
 #: Scan Options (0018,0022) for gated acquisitions.
 GATING = ("PER", "RG", "CG", "PPG")
-BODY_PARTS = ("BRAIN", "HEAD")
+#: A parameter that changes the identifiers.
+CORNER_TEXT = "corner text"
 
 
 @dataclass(frozen=True)
-class Derived:
-    """The objects of one series, and what a reader should know of how they came about."""
+class Look:
+    """How one kind of series names and shows itself."""
 
-    instances: tuple[SyntheticMR, ...]
-    remarks: tuple[str, ...]
+    #: Enters the identifiers.
+    kind: str
+    #: Series Description (0008,103E), 64 characters; no word that a hanging rule for "T1 POST" looks for.
+    description: str
+    #: Added to the T1W's Series Number.
+    number_step: int
+    #: Beginning of the Derivation Description (0008,2111); the model follows.
+    derivation: str
+    #: Beginning of the Image Comments (0020,4000).
+    comment: str
+    #: Image Type (0008,0008) after value 4.
+    flavour: tuple[str, ...]
+    #: Window over the brain's level.
+    window_center: float
+    window_width: float
+
+
+T1C = Look(
+    kind="t1c",
+    description="SYNTH T1C (AI, no Gd)",
+    number_step=9000,
+    derivation="Synthetic post-contrast T1 by neural network",
+    comment=IMAGE_COMMENTS,
+    flavour=(),
+    # Fluid dark, brain below the middle, fat and enhancement bright.
+    window_center=1.1,
+    window_width=2.0,
+)
+DIFFERENCE = Look(
+    kind="difference",
+    description="SYNTH DIFF (AI, predicted change)",
+    number_step=19000,
+    derivation="Synthetic T1C minus T1W: enhancement predicted by neural network",
+    comment=f"{IMAGE_COMMENTS} Difference synthetic T1C minus T1W: predicted, not measured, enhancement.",
+    flavour=("DIFFERENCE",),
+    # From slightly below no change (dark grey) to what contrast agent does to vessels and solid tumour.
+    window_center=0.25,
+    window_width=0.7,
+)
+UNCERTAINTY = Look(
+    kind="uncertainty",
+    description="SYNTH UNCERTAINTY (AI, spread)",
+    number_step=29000,
+    derivation="Spread of the synthetic T1C among networks and mirror images: neural network",
+    comment=f"{IMAGE_COMMENTS} Standard deviation of the synthetic T1C among the networks that answered; "
+    f"{SCALED_LEVEL:.0f} is the brain's signal on the T1W. Where all are wrong alike it is small, too.",
+    flavour=("UNCERTAINTY",),
+    window_center=0.1,
+    window_width=0.2,
+)
 
 
 @dataclass(frozen=True)
-class _Shared:
-    """What all instances of the series have in common."""
+class Volume:
+    """What a series shows: stored values (slices, rows, columns) and how they are to be seen."""
 
-    patient_and_study: Dataset
-    scanner: Dataset
-    charset: str
-    frame_of_reference_uid: str
-    series_uid: UID
-    series_number: int
-    body_part: str
-    maker: Maker
-    made: datetime.datetime
-    resampled: bool
-    lossy: LossyCompression | None
+    look: Look
+    pixels: Pixels
     scaling: Scaling
+    #: In stored values.
     window: tuple[float, float]
-    comments: str
+    corner_text: bool = False
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Return the settings that changed the pixels."""
+        return (CORNER_TEXT,) if self.corner_text else ()
 
 
 class SyntheticMR(SOPClass):
-    """One slice of the synthetic T1C: MR Image Storage."""
+    """One slice: MR Image Storage."""
 
-    def __init__(
-        self, shared: _Shared, source: Dataset, sources: list[Dataset], number: int, uid: UID, pixels: Pixels
-    ) -> None:
+    def __init__(self, source: Source, volume: Volume, series_uid: UID, index: int) -> None:
         """
         Parameters
         ----------
-        shared
-            What the series has in common.
-        source : Dataset
-            Sanitised acquisition attributes of the T1W slice.
-        sources
-            Items of the Source Image Sequence.
-        number : int
-            Instance Number, from 1 along the normal.
-        uid : UID
-            SOP Instance UID.
-        pixels : ndarray
-            (rows, columns), uint16.
+        source : Source
+            What all objects share.
+        volume : Volume
+            What the series shows.
+        series_uid : UID
+            Series Instance UID.
+        index : int
+            The slice, from 0 along the normal.
         """
+        header, frame = source.t1.headers[index], source.t1.frames[index]
         super().__init__(
-            study_instance_uid=shared.patient_and_study.StudyInstanceUID,
-            series_instance_uid=shared.series_uid,
-            series_number=shared.series_number,
-            sop_instance_uid=uid,
+            study_instance_uid=source.study.patient_and_study.StudyInstanceUID,
+            series_instance_uid=series_uid,
+            series_number=source.series_number(volume.look.number_step),
+            sop_instance_uid=stable_uid(series_uid, str(header.SOPInstanceUID), str(frame)),
             sop_class_uid=MRImageStorage,
-            instance_number=number,
+            instance_number=index + 1,
             modality="MR",
             manufacturer=MANUFACTURER,
-            manufacturer_model_name=MODEL_NAME,
-            device_serial_number=shared.maker.digest[:16],
-            institution_name=shared.scanner.get("InstitutionName"),
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description=SERIES_DESCRIPTION,
-            content_qualification="RESEARCH",
-            content_date=shared.made.date(),
-            content_time=shared.made.time(),
-            series_date=shared.made.date(),
-            series_time=shared.made.time(),
         )
-        self.InstanceCreationDate, self.InstanceCreationTime = self.ContentDate, self.ContentTime
-        self.SpecificCharacterSet = shared.charset
-        self.add_new("SoftwareVersions", "LO", list(shared.maker.software_versions))
-        self.DeviceUID = shared.maker.device_uid
-        for part in (shared.patient_and_study, source):
-            self.update(part)
-        self._put_series(shared)
-        self._put_provenance(shared, sources)
+        self.ImageType = ["DERIVED", "SECONDARY", "OTHER", SYNTHETIC, *volume.look.flavour]
+        self.update(source.slices[index])
+        self.FrameOfReferenceUID = source.frame_of_reference_uid
+        self.ImageComments = source.comments(volume.look.comment)
+        self.BurnedInAnnotation = "YES" if volume.corner_text else "NO"
+        self.DerivationDescription = derivation_of(source, volume.look)
+        self.DerivationCodeSequence = derivation_codes(resampled=source.resampled)
+        source.refer(self, source.images[index])
+        source.dress(self, volume.look.description)
         self._put_sequence_type()
-        self._put_pixels(shared, pixels)
-
-    def _put_series(self, shared: _Shared) -> None:
-        self.FrameOfReferenceUID = shared.frame_of_reference_uid
-        self.BodyPartExamined = shared.body_part
-        self.ImageComments = shared.comments
-
-    def _put_provenance(self, shared: _Shared, sources: list[Dataset]) -> None:
-        self.SyntheticData = "YES"
-        self.ImageType = ["DERIVED", "SECONDARY", "OTHER", SYNTHETIC]
-        self.BurnedInAnnotation = "NO"
-        self.DerivationDescription = (
-            f"Synthetic post-contrast T1 by neural network {shared.maker.model} {shared.maker.version}; "
-            "no contrast agent given"
-        )
-        self.DerivationCodeSequence = derivation_codes(resampled=shared.resampled)
-        self.SourceImageSequence = sources
-        self.ContributingEquipmentSequence = contributing_equipment(shared.scanner, shared.maker, shared.made)
-        self.LossyImageCompression = "00" if shared.lossy is None else "01"
-        if shared.lossy is not None:
-            self.LossyImageCompressionRatio = f"{shared.lossy.ratio:.4g}"
-            self.LossyImageCompressionMethod = shared.lossy.method
+        put_pixels(self, volume, volume.pixels[index])
+        self.SmallestImagePixelValue = int(volume.pixels[index].min())
+        self.LargestImagePixelValue = int(volume.pixels[index].max())
+        self.WindowCenter, self.WindowWidth = (f"{value:.6g}" for value in volume.window)
 
     def _put_sequence_type(self) -> None:
         """Fill the type 1 attributes of the pulse sequence; an inversion time belongs to IR alone.
@@ -173,168 +170,83 @@ class SyntheticMR(SOPClass):
         if not inverted and "InversionTime" in self:
             del self.InversionTime
 
-    def _put_pixels(self, shared: _Shared, pixels: Pixels) -> None:
-        bits = shared.scaling.bits_stored
-        self.SamplesPerPixel = 1
-        self.PhotometricInterpretation = "MONOCHROME2"
-        self.Rows, self.Columns = pixels.shape
-        self.BitsAllocated, self.BitsStored, self.HighBit = 16, bits, bits - 1
-        self.PixelRepresentation = 0
-        self.SmallestImagePixelValue = int(pixels.min())
-        self.LargestImagePixelValue = int(pixels.max())
-        center, width = shared.window
-        self.WindowCenter, self.WindowWidth = f"{center:.6g}", f"{width:.6g}"
-        self.PixelData = pixels.astype("<u2").tobytes()
 
-
-def refuse_synthetic(series: Series) -> None:
-    """Refuse a series that a network made.
-
-    Raises
-    ------
-    RefusedInput
-        ``SYNTHETIC_INPUT`` when Synthetic Data is YES or the Image Type says so.
-    """
-    for header in series.headers:
-        image_type = [str(value) for value in header.get("ImageType") or []]
-        if header.get("SyntheticData") == "YES" or SYNTHETIC in image_type[3:]:
-            raise RefusedInput(
-                "SYNTHETIC_INPUT", "The series was made by a neural network; only acquired images are used."
-            )
-
-
-def derive_t1c(
-    t1: Series,
-    flair: Series,
-    transform: sitk.Transform,
-    t1c: sitk.Image,
-    level: float,
-    maker: Maker,
-    *,
-    made: datetime.datetime,
-    resampled: bool = True,
-    parameters: Iterable[str] = (),
-    notes: Iterable[str] = (),
-) -> Derived:
-    """Return the synthetic T1C as DICOM objects, one per T1W slice.
+def t1c_volume(
+    source: Source, t1c: sitk.Image, *, corner_text: bool = False
+) -> tuple[Volume, tuple[str, ...]]:
+    """Return the synthetic T1C as stored values, and what differs from the T1W's.
 
     Parameters
     ----------
-    t1, flair : Series
-        What the volume was made from.
-    transform : sitk.Transform
-        Points of the T1W to points of the FLAIR (LPS, mm).
+    source : Source
+        What it was made from.
     t1c : sitk.Image
         On the T1W's grid, in the T1W's values.
-    level : float
-        The brain's level on the T1W, for window and scaling.
-    maker : Maker
-        Model and code.
-    made : datetime
-        Series, content and creation time.
-    resampled : bool
-        The FLAIR was resampled.
-    parameters
-        Settings that change the pixels: identifiers follow from them.
-    notes
-        What a reader must know of this result, as sentences; goes into every image.
+    corner_text : bool
+        Whether "synthetic" is burned into a corner of each slice.
     """
-    values = sitk.GetArrayFromImage(t1c)
-    if values.shape != sitk.GetArrayViewFromImage(t1.image).shape:
+    values = _on_the_grid(source, t1c)
+    scaling, said = scaling_of(values, source.level, source.t1.bits_stored)
+    volume = _volume(T1C, values, scaling, source.level)
+    if not corner_text:
+        return volume, said
+    marked = with_corner_text(volume.pixels, volume.window)
+    return Volume(T1C, marked, scaling, volume.window, corner_text=True), said
+
+
+def difference_volume(source: Source, t1c: sitk.Image) -> tuple[Volume, tuple[str, ...]]:
+    """Return T1C − T1W as stored values, signed, in the steps of the stored T1C."""
+    values = _on_the_grid(source, t1c)
+    scaling, _ = scaling_of(values, source.level, source.t1.bits_stored)
+    change = values - sitk.GetArrayFromImage(source.t1.image)
+    own, said = scaling_of_change(change, scaling)
+    return _volume(DIFFERENCE, change, own, source.level), said
+
+
+def uncertainty_volume(source: Source, spread: sitk.Image) -> Volume:
+    """Return the spread of the T1C (in the T1W's values, on its grid) in thousandths of the brain's level."""
+    values = _on_the_grid(source, spread)
+    return _volume(UNCERTAINTY, values, scaling_to_level(source.level), source.level)
+
+
+def derive_series(source: Source, volume: Volume) -> tuple[SyntheticMR, ...]:
+    """Return one instance per T1W slice."""
+    uid = source.series_uid(volume.look.kind, volume.parameters)
+    with no_unknown_keywords():
+        return tuple(SyntheticMR(source, volume, uid, index) for index in range(len(volume.pixels)))
+
+
+def derivation_of(source: Source, look: Look) -> str:
+    """Return the Derivation Description (0008,2111)."""
+    return f"{look.derivation} {source.maker.model} {source.maker.version}; no contrast agent given"
+
+
+def put_pixels(derived: Dataset, volume: Volume, pixels: Pixels) -> None:
+    """Write the Image Pixel module; `pixels` is (rows, columns) or (frames, rows, columns)."""
+    bits = volume.scaling.bits_stored
+    derived.SamplesPerPixel = 1
+    derived.PhotometricInterpretation = "MONOCHROME2"
+    derived.Rows, derived.Columns = pixels.shape[-2:]
+    derived.BitsAllocated, derived.BitsStored, derived.HighBit = 16, bits, bits - 1
+    derived.PixelRepresentation = int(volume.scaling.signed)
+    derived.PixelData = pixels.astype("<i2" if volume.scaling.signed else "<u2").tobytes()
+
+
+@contextmanager
+def no_unknown_keywords() -> Iterator[None]:
+    """Raise for a keyword that pydicom does not know: it would only warn and silently not write it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Camel case attribute")
+        yield
+
+
+def _volume(look: Look, values: FloatArray, scaling: Scaling, level: float) -> Volume:
+    window = scaling.window(look.window_center * level, look.window_width * level)
+    return Volume(look, scaling.stored(values), scaling, window)
+
+
+def _on_the_grid(source: Source, image: sitk.Image) -> FloatArray:
+    values: FloatArray = sitk.GetArrayFromImage(image)
+    if values.shape != sitk.GetArrayViewFromImage(source.t1.image).shape:
         raise ValueError("The synthetic volume does not lie on the T1W's grid.")
-    scaling, remarks = scaling_of(values, level, t1.bits_stored)
-    shared, said = _shared(t1, flair, maker, made, resampled, scaling, level, parameters, notes)
-    remarks += said
-    used = flair_slices(t1.image, flair.image, transform)
-    instances = []
-    for index, (header, frame) in enumerate(zip(t1.headers, t1.frames, strict=True)):
-        source, said = sanitise(header, ACQUISITION)
-        remarks += said
-        sources = [source_image(header, frame, locations_preserved=True)]
-        sources += [
-            source_image(flair.headers[z], flair.frames[z], locations_preserved=False) for z in used[index]
-        ]
-        uid = stable_uid(shared.series_uid, str(header.SOPInstanceUID), str(frame))
-        with warnings.catch_warnings():
-            # A keyword that pydicom does not know would only warn and silently not be written.
-            warnings.filterwarnings("error", message="Camel case attribute")
-            instances.append(
-                SyntheticMR(shared, source, sources, index + 1, uid, scaling.stored(values[index]))
-            )
-    return Derived(tuple(instances), tuple(dict.fromkeys(remarks)))
-
-
-def flair_slices(t1: sitk.Image, flair: sitk.Image, transform: sitk.Transform) -> list[range]:
-    """Return for each T1W slice the indices of the FLAIR slices that went into it by interpolation."""
-    columns, rows, depth = t1.GetSize()
-    axes = np.array(flair.GetDirection()).reshape(3, 3)
-    origin, spacing = np.array(flair.GetOrigin()), flair.GetSpacing()[2]
-    found = []
-    for z in range(depth):
-        corners = [(x, y, z) for x in (0, columns - 1) for y in (0, rows - 1)]
-        points = [transform.TransformPoint(t1.TransformIndexToPhysicalPoint(corner)) for corner in corners]
-        places = (np.array(points) - origin) @ axes[:, 2] / spacing
-        first, last = int(np.floor(places.min() + 1e-3)), int(np.ceil(places.max() - 1e-3))
-        found.append(range(max(0, first), min(flair.GetDepth(), last + 1)))
-    return found
-
-
-def _shared(
-    t1: Series,
-    flair: Series,
-    maker: Maker,
-    made: datetime.datetime,
-    resampled: bool,
-    scaling: Scaling,
-    level: float,
-    parameters: Iterable[str],
-    notes: Iterable[str],
-) -> tuple[_Shared, tuple[str, ...]]:
-    header = t1.headers[0]
-    patient_and_study, said = sanitise(header, PATIENT_AND_STUDY)
-    sequences, more = sanitised_sequences(header)
-    patient_and_study.update(sequences)
-    without_partial_modules(patient_and_study)
-    scanner, third = sanitise(header, SCANNER)
-    scanner.SOPClassUID = header.SOPClassUID
-    inputs = [str(one.SOPInstanceUID) for one in (*t1.headers, *flair.headers)]
-    frame_of_reference = t1.frame_of_reference_uid
-    fourth: tuple[str, ...] = ()
-    if not frame_of_reference:
-        frame_of_reference = str(stable_uid("frame of reference", t1.series_instance_uid))
-        fourth = ("Frame of Reference UID is missing in the source: one was made for the T1W's coordinates.",)
-    texts = Dataset()
-    for part in (patient_and_study, scanner):
-        texts.update(part)
-    shared = _Shared(
-        patient_and_study=patient_and_study,
-        scanner=scanner,
-        charset=character_set(header, texts),
-        frame_of_reference_uid=frame_of_reference,
-        series_uid=series_uid("t1c", dict.fromkeys(inputs), maker, parameters),
-        series_number=_series_number(header),
-        body_part=str(header.get("BodyPartExamined")) if _is_head(header) else BODY_PARTS[0],
-        maker=maker,
-        made=made,
-        resampled=resampled,
-        lossy=t1.lossy or flair.lossy,
-        scaling=scaling,
-        window=(
-            (WINDOW_CENTER * level - scaling.offset) * scaling.factor,
-            max(1.0, WINDOW_WIDTH * level * scaling.factor),
-        ),
-        comments=" ".join(text for text in (IMAGE_COMMENTS, maker.caveat, *notes) if text),
-    )
-    return shared, (*said, *more, *third, *fourth)
-
-
-def _series_number(header: Dataset) -> int:
-    try:
-        number = int(header.get("SeriesNumber"))
-    except (TypeError, ValueError):
-        number = 0
-    return number + SERIES_NUMBER_STEP if 0 <= number <= LARGEST_SERIES_NUMBER - SERIES_NUMBER_STEP else 9000
-
-
-def _is_head(header: Dataset) -> bool:
-    return str(header.get("BodyPartExamined")) in BODY_PARTS
+    return values

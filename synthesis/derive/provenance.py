@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from highdicom import UID
+from highdicom import UID, AlgorithmIdentificationSequence
 from highdicom.base_content import ContributingEquipment
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
@@ -19,6 +19,7 @@ MODEL_NAME = "TA-ViT synthetic T1C"
 #: Image Type value 4 of everything that we make; declared in deploy/CONFORMANCE.md.
 SYNTHETIC = "SYNTHETIC"
 NAMESPACE = uuid.UUID("6f0d3f0e-5b0a-4a7e-9d4e-3d1f8a6f2c11")
+CONTRIBUTION = "Neural network: pre-contrast T1W and FLAIR to synthetic post-contrast T1"
 #: Raise it when the code changes what the pixels become: identifiers change with it.
 PIXELS_VERSION = "1"
 
@@ -33,6 +34,10 @@ class Maker:
     digest: str
     #: What a reader must know of this model, as a sentence; goes into every image.
     caveat: str = ""
+    #: Type of the device that computed ("cpu", "cuda"): pixels are equal to the bit on the same type.
+    device: str = ""
+    #: What was asked for, as `synthesis.job.Wanted` says it in words.
+    parameters: str = ""
 
     @property
     def software_versions(self) -> tuple[str, str, str]:
@@ -43,6 +48,16 @@ class Maker:
     def device_uid(self) -> UID:
         """Return the Device UID (0018,1002): the same weights are the same device."""
         return stable_uid("device", self.digest)
+
+    def algorithm(self, what: str) -> AlgorithmIdentificationSequence:
+        """Return the Algorithm Identification (PS3.3 10.13) of this model, for segments and maps."""
+        return AlgorithmIdentificationSequence(
+            name=f"{self.model}: {what}"[:64],
+            family=codes.DCM.ArtificialIntelligence,
+            version=f"{self.version}"[:64],
+            source=MANUFACTURER,
+            parameters={"weights_sha256": self.digest},
+        )
 
 
 def code_version() -> str:
@@ -85,11 +100,16 @@ def contributing_equipment(
         manufacturer_model_name=MODEL_NAME,
         software_versions=list(maker.software_versions),
         contribution_datetime=made,
-        contribution_description="Neural network: pre-contrast T1W and FLAIR to synthetic post-contrast T1",
+        contribution_description=contribution(maker),
     )
     if not scanner.get("Manufacturer"):
         return [ours]
     return [ContributingEquipment.for_image_acquisition(scanner), ours]
+
+
+def contribution(maker: Maker) -> str:
+    """Return the Contribution Description (0018,A003): what was done, and what it takes to do it again."""
+    return f"{CONTRIBUTION}; device={maker.device} pixels={PIXELS_VERSION} {maker.parameters}".rstrip()
 
 
 def derivation_codes(*, resampled: bool) -> Sequence[Dataset]:

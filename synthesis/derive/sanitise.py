@@ -28,6 +28,8 @@ class Fault(StrEnum):
     KEPT = "kept as it is"
 
 
+#: Value representations that the Specific Character Set (0008,0005) is about (PS3.5 6.1.2.2).
+TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 Repair = Callable[[str], str | None]
 
 
@@ -243,7 +245,9 @@ def character_set(header: Dataset, clean: Dataset) -> str:
     if not isinstance(named, str) or named not in python_encoding or named.startswith("ISO 2022"):
         return "ISO_IR 192"
     try:
-        str(clean).encode(python_encoding[named])
+        for element in clean.iterall():
+            if element.VR in TEXT_VRS:
+                str(element.value).encode(python_encoding[named])
     except UnicodeEncodeError:
         return "ISO_IR 192"
     return named

@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from synthesis.job import (
     RESULT_NAME,
+    SEG_FORMS,
+    T1C_FORMS,
     DerivedInstance,
     Heartbeat,
     Job,
+    Kind,
     Outcome,
     Result,
+    Wanted,
     broker_options,
     heartbeat_key,
     worker_key,
@@ -24,7 +28,14 @@ from synthesis.job import (
 
 text = st.text(max_size=20)
 paths = st.lists(text, max_size=4).map(tuple)
-jobs = st.builds(Job, id=text, t1w=paths, flair=paths, folder=text, model=text)
+wanted = st.builds(
+    Wanted,
+    objects=st.lists(st.sampled_from([kind.value for kind in Kind]), min_size=1, max_size=5).map(tuple),
+    t1c=st.sampled_from(T1C_FORMS),
+    seg=st.sampled_from(SEG_FORMS),
+    corner_text=st.booleans(),
+)
+jobs = st.builds(Job, id=text, t1w=paths, flair=paths, folder=text, model=text, wanted=wanted)
 instances = st.builds(
     DerivedInstance, path=text, sop_class_uid=text, sop_instance_uid=text, series_instance_uid=text
 )
@@ -46,6 +57,17 @@ JOB = Job("ab", ("incoming/1.dcm",), ("incoming/2.dcm",), "jobs/ab")
 @given(jobs)
 def test_a_job_survives_its_message(job: Job) -> None:
     assert Job.from_message(json.loads(json.dumps(job.to_message()))) == job
+
+
+@given(wanted)
+def test_what_is_wanted_survives_as_words_in_an_object(choice: Wanted) -> None:
+    assert Wanted.of_text(choice.to_text()) == choice
+
+
+@pytest.mark.parametrize("text", ["", "objects=t1c", "objects=x t1c=classic seg=binary corner_text=no", "x"])
+def test_words_that_are_no_choice_raise(text: str) -> None:
+    with pytest.raises(ValueError):
+        Wanted.of_text(text)
 
 
 @given(st.builds(Heartbeat, worker=text, step=text, progress=st.floats(0, 1)))
@@ -75,11 +97,11 @@ def test_a_message_without_a_key_raises(key: str) -> None:
         Job.from_message(message)
 
 
-def test_an_old_message_without_a_model_means_the_default() -> None:
+def test_an_old_message_without_model_and_objects_means_the_default() -> None:
     message = JOB.to_message()
-    del message["model"]
+    del message["model"], message["wanted"]
 
-    assert Job.from_message(message).model == "default"
+    assert Job.from_message(message) == JOB
 
 
 def test_there_is_no_result_where_none_was_written(tmp_path: Path) -> None:

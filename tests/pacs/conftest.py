@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "deploy")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "deploy")]
 
 from bench import (  # noqa: E402
     Bench,

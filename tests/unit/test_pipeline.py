@@ -11,10 +11,12 @@ import numpy.typing as npt
 import pydicom
 import pytest
 import SimpleITK as sitk
+from objects import texts
 
 from synthesis import confidence, guard
 from synthesis.__main__ import dicom_files, main
 from synthesis.errors import RefusedInput
+from synthesis.job import Kind, Wanted
 from synthesis.models.load import Synthesised
 from synthesis.montage import axial, save_montage, shown_slices
 from synthesis.phantom import FLAIR, T1W, T1W_SAGITTAL, PhantomStudy, Scan, write_study
@@ -33,6 +35,7 @@ class Arithmetic:
     version: str = "1"
     digest: str = "ef" * 32
     size: int = 120
+    device: str = "cpu"
     caveat: str = "Arithmetic predicts nothing."
     card: dict[str, Any] = field(default_factory=dict)
 
@@ -43,7 +46,7 @@ class Arithmetic:
     def synthesise(self, found: Any, tumour: Volume, report: Any) -> Synthesised:
         report(1.0)
         delta = np.asarray(0.3 * tumour, dtype=np.float32)
-        return Synthesised(delta, chance=tumour, spread=np.zeros_like(delta))
+        return Synthesised(delta, chance=tumour, spread=np.asarray(0.1 * tumour, dtype=np.float32))
 
 
 MODEL: Any = Arithmetic()
@@ -117,6 +120,29 @@ def test_one_instance_per_t1w_instance_is_written(phantom: PhantomStudy, result:
         assert dataset.SeriesInstanceUID == instance.series_instance_uid
         assert dataset.SOPClassUID == instance.sop_class_uid
         assert dataset.StudyInstanceUID == phantom.uid
+
+
+def test_every_object_that_is_wanted_is_written_once(phantom: PhantomStudy, tmp_path: Path) -> None:
+    t1, flair = (phantom.series[role].paths for role in ("t1", "flair"))
+    wanted = Wanted(tuple(kind.value for kind in Kind), "enhanced", "fractional", corner_text=True)
+
+    job = run(t1, flair, tmp_path, MODEL, lambda step, share: None, wanted)
+
+    written = [pydicom.dcmread(tmp_path / one.path) for one in job.instances]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(one.path for one in job.instances)
+    slices = len(t1)
+    kinds = [str(one.SOPClassUID.name) for one in written]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "Enhanced MR Image Storage": 1,
+        "MR Image Storage": 2 * slices,
+        "Segmentation Storage": 1,
+        "Comprehensive 3D SR Storage": 1,
+    }
+    assert len({one.SOPInstanceUID for one in written}) == len(written)
+    assert all(one.SyntheticData == "YES" and one.StudyInstanceUID == phantom.uid for one in written)
+    report = texts(written[-1])
+    assert all(remark in report for remark in job.remarks if "FLAIR was aligned" in remark)
+    assert MODEL.caveat in report
 
 
 def test_the_series_is_the_t1w_plus_what_the_model_says(
@@ -254,9 +280,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
 def test_the_command_makes_a_series(
     phantom: PhantomStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Arithmetic()
-    object.__setattr__(model, "device", "cpu")
-    monkeypatch.setattr("synthesis.models.load.load_model", lambda name, device: model)
+    monkeypatch.setattr("synthesis.models.load.load_model", lambda name, device: Arithmetic())
     t1, flair = (str(phantom.series[role].folder) for role in ("t1", "flair"))
     montage = tmp_path / "montage.png"
     assert main([t1, flair, str(tmp_path / "out"), "--montage", str(montage)]) == 0
@@ -264,6 +288,8 @@ def test_the_command_makes_a_series(
     for step in STEPS:
         assert step in said
     assert "22 instances" in said
+    assert main([t1, flair, str(tmp_path / "seg"), "--objects", "seg", "report"]) == 0
+    assert "2 instances" in capsys.readouterr().out
     assert montage.is_file()
     assert main([t1, t1, str(tmp_path / "out")]) == 1
     assert "Declined (SAME_SERIES)" in capsys.readouterr().err

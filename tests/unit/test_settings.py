@@ -10,6 +10,7 @@ import pytest
 from dicom_node import settings as module
 from dicom_node.errors import NoSuchThing, SettingsError
 from dicom_node.settings import Settings, find_file, load, shown, template, without_password
+from synthesis.job import Wanted
 
 
 @pytest.fixture(autouse=True)
@@ -88,8 +89,32 @@ def test_the_design_documents_example_is_accepted(tmp_path: Path) -> None:
     assert found.notices == (
         "rule.answer has no effect in this version.",
         "rule.answer has no effect in this version.",
-        "rule.objects: seg cannot be made in this version.",
     )
+    assert found.rule[0].wanted == Wanted(("t1c", "seg"))
+    assert found.rule[1].wanted == Wanted(("t1c",))
+
+
+def test_a_rule_says_which_objects_and_in_which_form(tmp_path: Path) -> None:
+    found = of(
+        tmp_path,
+        """
+        [[rule]]
+        name = "all"
+        objects = ["t1c", "report", "uncertainty", "t1c"]
+        t1c = "enhanced"
+        seg = "fractional"
+        corner_text = true
+        """,
+    )
+
+    wanted = Wanted(("t1c", "report", "uncertainty"), "enhanced", "fractional", corner_text=True)
+    assert found.rule[0].wanted == wanted
+
+
+@pytest.mark.parametrize("objects", ["[]", '["t1ce"]'])
+def test_objects_that_cannot_be_made_are_named(objects: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="objects"):
+        of(tmp_path, f'[[rule]]\nname = "x"\nobjects = {objects}\n')
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""Every kind of object that we make, from any pair of series: what their tests share."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+from pydicom import Dataset
+
+from synthesis.derive.answer import Refusal, answer_document, answer_page
+from synthesis.derive.objects import Volumes, derive
+from synthesis.derive.provenance import Maker
+from synthesis.derive.retraction import retract
+from synthesis.derive.sanitise import TEXT_VRS
+from synthesis.derive.source import Source
+from synthesis.job import Kind, Wanted
+from synthesis.series import Series
+
+MADE = datetime.datetime(2026, 5, 4, 3, 2, 1)
+ALL = tuple(kind.value for kind in Kind)
+
+
+def maker(wanted: Wanted) -> Maker:
+    """Return who made it."""
+    return Maker("small", "0.1", "ab" * 32, "A caveat.", device="cpu", parameters=wanted.to_text())
+
+
+def blob(t1: Series) -> npt.NDArray[np.float32]:
+    """Return a probability (D, H, W) with a tumour off the middle, no two sides of it alike."""
+    shape = sitk.GetArrayViewFromImage(t1.image).shape
+    z, y, x = (index / size for index, size in zip(np.indices(shape), shape, strict=True))
+    distance = ((z - 0.55) / 0.15) ** 2 + ((y - 0.4) / 0.12) ** 2 + ((x - 0.3) / 0.08) ** 2
+    return np.exp(-distance).astype(np.float32)
+
+
+def like(t1: Series, values: npt.NDArray[Any]) -> sitk.Image:
+    """Return values (D, H, W) as a volume on the T1W's grid."""
+    image = sitk.GetImageFromArray(values.astype(np.float32))
+    image.CopyInformation(t1.image)
+    return image
+
+
+def volumes(t1: Series, level: float) -> Volumes:
+    """Return what a model might have said."""
+    tumour, own = blob(t1), sitk.GetArrayFromImage(t1.image)
+    return Volumes(like(t1, own + 0.5 * level * tumour), like(t1, tumour), like(t1, 0.05 * level * tumour))
+
+
+def source(t1: Series, flair: Series, wanted: Wanted) -> Source:
+    """Return what the objects are made from."""
+    level = float(np.percentile(sitk.GetArrayViewFromImage(t1.image), 80))
+    return Source.of(t1, flair, sitk.Euler3DTransform(), level, maker(wanted), made=MADE, notes=("A note.",))
+
+
+def every_object(t1: Series, flair: Series) -> dict[str, list[Dataset]]:
+    """Return the objects of each kind: those of a job in both forms, of an answer and of a retraction."""
+    found: dict[str, list[Dataset]] = {}
+    for wanted in (Wanted(ALL), Wanted(("t1c", "seg", "report"), "enhanced", "fractional", corner_text=True)):
+        given = source(t1, flair, wanted)
+        for instance in derive(wanted, given, volumes(t1, given.level), ("One.", "Another …")).instances:
+            found.setdefault(f"{wanted.t1c}: {instance.SeriesDescription}", []).append(instance)
+    refusal = Refusal("NO_FLAIR", "The FLAIR was not sent.", ("The T1W is there: 22 slices.",))
+    made_by = maker(Wanted())
+    results = [instance for instances in found.values() for instance in instances]
+    found["document"] = [answer_document(refusal, t1.headers, made_by, MADE)]
+    found["page"] = [answer_page(refusal, t1.headers, made_by, MADE)]
+    found["retraction"] = [retract(results, "The outline is wrong.", made_by, MADE)]
+    return found
+
+
+def texts(dataset: Dataset) -> str:
+    """Return every text of an object, whole: `str` of a data set cuts long ones."""
+    return "\n".join(str(element.value) for element in dataset.iterall() if element.VR in TEXT_VRS)
+
+
+def save_all(instances: Iterable[Dataset], folder: Path) -> list[Path]:
+    """Write objects as files; return them in their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, instance in enumerate(instances):
+        paths.append(folder / f"{number:04d}.dcm")
+        instance.save_as(paths[-1], enforce_file_format=True)
+    return paths
+
+
+def spread_out(paths: Sequence[Path], most: int = 4) -> list[Path]:
+    """Return a few of many, the first among them."""
+    return list(paths[:: max(1, len(paths) // most)])
