@@ -14,6 +14,9 @@ from small_studies import pair
 from dicom_node import commitment, confirm
 from dicom_node.ledger import DeliveryState, How, State
 
+#: On a slow machine a pause within the association must not look like its end.
+PATIENT = {"quiet_seconds": 20}
+
 Start = Callable[..., Bench]
 StartArchive = Callable[..., Archive]
 
@@ -36,7 +39,7 @@ def archive() -> Iterator[StartArchive]:
 def delivering(bench: Start, to: Archive, **peer: object) -> Bench:
     """Start a node that delivers to an archive, and send it a study."""
     named = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": to.port, **peer}
-    flow = bench(peer=[named])
+    flow = bench(peer=[named], collect=PATIENT)
     to.node_port = flow.port
     flow.send(pair())
     return flow
