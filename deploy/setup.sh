@@ -36,13 +36,14 @@ ensure_venv() {
     printf '%s' "$wanted" >"$stamp"
 }
 
-SERVERS="orthanc dcmtk dicom3tools dcm2niix redis-server"
+SERVERS="orthanc dcmtk dicom3tools dcm2niix libgdcm-tools redis-server"
 
 server_is_there() {
     case $1 in
     orthanc) [ -x /usr/sbin/Orthanc ] || command -v Orthanc ;;
     dcmtk) command -v dcmdump ;; # pynetdicom brings programs named storescp and storescu
     dicom3tools) command -v dciodvfy ;;
+    libgdcm-tools) command -v gdcmconv ;;
     *) command -v "$1" ;;
     esac >/dev/null 2>&1
 }

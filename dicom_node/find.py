@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_node.errors import PeerRefuses, PeerUnreachable
@@ -71,7 +72,9 @@ class _Question:
         ae.connection_timeout = _CONNECT_S
         ae.acse_timeout = ae.dimse_timeout = _ANSWER_S
         ae.network_timeout = _WHOLE_S
-        ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
+        ae.add_requested_context(
+            StudyRootQueryRetrieveInformationModelFind, [ImplicitVRLittleEndian, ExplicitVRLittleEndian]
+        )
         try:
             self._association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
         except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,11 @@ def read(path: Path) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a faulty header is normal here, and judged below
             dataset = dcmread(path, force=True, defer_size="1 KB")
-            return of_dataset(dataset)
+            if "StudyInstanceUID" in dataset:
+                return of_dataset(dataset)
+            # pydicom gives up all of a data set whose compressed pixels have no end
+            header = of_dataset(dcmread(path, force=True, stop_before_pixels=True))
+            return replace(header, pixel_problem="its pixel data is cut short")
     except Unreadable:
         raise
     except Exception as error:  # whatever a damaged file makes pydicom raise
@@ -154,7 +158,7 @@ def of_dataset(dataset: Dataset) -> Header:
         "sop_instance_uid": uids["SOPInstanceUID"],
         "sop_class_uid": _text(dataset, "SOPClassUID"),
         "modality": _text(dataset, "Modality"),
-        "image_type": _texts(dataset, "ImageType"),
+        "image_type": _image_type(dataset),
         "study_description": _text(dataset, "StudyDescription"),
         "series_description": _text(dataset, "SeriesDescription"),
         "protocol_name": _text(dataset, "ProtocolName"),
@@ -202,6 +206,27 @@ def of_dataset(dataset: Dataset) -> Header:
         if not values["pixel_problem"]:
             values["distinct_values"] = _distinct_values(dataset)
     return Header(**values)
+
+
+#: Derivation Code of an image that differs from its source by lossy compression alone (PS3.16 CID 7203).
+_LOSSY_COMPRESSION = "113040"
+_SAYS_COMPRESSION = ("compress", "jpeg")
+
+
+def _image_type(dataset: Dataset) -> tuple[str, ...]:
+    """Return Image Type, as it was before a lossy compression that made the image a derived one.
+
+    Whoever compresses an image with loss may call it DERIVED (PS3.3 C.7.6.1.1.2); it still shows the same.
+    """
+    kinds = _texts(dataset, "ImageType")
+    if kinds[:2] != ("DERIVED", "PRIMARY") or _text(dataset, "LossyImageCompression") != "01":
+        return kinds
+    codes = {_text(item, "CodeValue") for item in _value(dataset, "DerivationCodeSequence") or ()}
+    text = _text(dataset, "DerivationDescription").lower()
+    other_reason = text and not codes and not any(word in text for word in _SAYS_COMPRESSION)
+    if codes - {_LOSSY_COMPRESSION} or other_reason:
+        return kinds
+    return ("ORIGINAL", *kinds[1:])
 
 
 #: Values of Contrast/Bolus Agent that say that none was given.

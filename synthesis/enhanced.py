@@ -37,6 +37,14 @@ def is_enhanced(header: Dataset) -> bool:
     return header.get("SOPClassUID") in ENHANCED_CLASSES
 
 
+def frame_count(header: Dataset) -> int:
+    """Return Number of Frames; 1 where it is absent or no number."""
+    try:
+        return int(header.get("NumberOfFrames") or 1)
+    except (TypeError, ValueError):
+        return 1
+
+
 def frame_headers(header: Dataset) -> list[Dataset]:
     """Return one classic header per frame, in the order of the frames.
 
@@ -49,7 +57,7 @@ def frame_headers(header: Dataset) -> list[Dataset]:
         ``BROKEN_FRAMES`` when the functional groups are missing or fewer than the frames.
     """
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
-    count = int(header.get("NumberOfFrames") or 1)
+    count = frame_count(header)
     if len(per_frame) != count:
         raise RefusedInput(
             "BROKEN_FRAMES",

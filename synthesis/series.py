@@ -20,7 +20,7 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
-from synthesis.enhanced import ENHANCED_CLASSES, frame_headers, is_enhanced
+from synthesis.enhanced import ENHANCED_CLASSES, frame_count, frame_headers, is_enhanced
 from synthesis.errors import RefusedInput
 from synthesis.geometry import Plane, Stack, plane_of, stack_of
 
@@ -34,6 +34,13 @@ LOSSY_METHODS: dict[UID, str] = {
     pydicom.uid.HTJ2K: "ISO_15444_15",
 }
 ALWAYS_LOSSY = (pydicom.uid.JPEGBaseline8Bit, pydicom.uid.JPEGExtended12Bit, pydicom.uid.JPEGLSNearLossless)
+#: Decoders that notice damage. pylibjpeg's, next in pydicom's order, return an image of whatever is left of a
+#: JPEG-LS stream, and end the process on a damaged RLE segment.
+STRICT_DECODERS: dict[UID, str] = {
+    pydicom.uid.JPEGLSLossless: "pyjpegls",
+    pydicom.uid.JPEGLSNearLossless: "pyjpegls",
+    pydicom.uid.RLELossless: "pydicom",
+}
 #: What decoders and damaged headers raise; each plugin has its own taste.
 DECODING_ERRORS = (
     ValueError,
@@ -149,7 +156,10 @@ def _read_file(path: Path) -> Dataset:
             "A file of the series is damaged or no DICOM file; please send the series again.",
         ) from error
     if "SOPInstanceUID" not in dataset or "SOPClassUID" not in dataset:
-        raise RefusedInput("UNREADABLE_FILE", "A file of the series holds no DICOM image.")
+        raise RefusedInput(
+            "UNREADABLE_FILE",
+            "A file of the series is cut short or holds no DICOM image; please send the series again.",
+        )
     return dataset
 
 
@@ -163,7 +173,7 @@ def _refuse_mixed(datasets: list[Dataset]) -> None:
         raise RefusedInput("TOO_FEW_SLICES", "The series holds no image.")
     for dataset in datasets:
         if dataset.SOPClassUID not in (MRImageStorage, *ENHANCED_CLASSES):
-            name = UID(dataset.SOPClassUID).name
+            name = UID(str(dataset.SOPClassUID)).name
             raise RefusedInput("NOT_MR", f"{_instance(dataset)} is no MR image ({name}).")
     for keyword, what in (("SeriesInstanceUID", "series"), ("FrameOfReferenceUID", "frames of reference")):
         found = {str(dataset.get(keyword) or "") for dataset in datasets}
@@ -209,11 +219,14 @@ def _pixels(dataset: Dataset) -> npt.NDArray[np.generic]:
         raise RefusedInput(
             "NO_PIXEL_DATA", f"{_instance(dataset)} holds no pixels; please send the series again."
         )
-    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+    if _number(dataset, "SamplesPerPixel", 1.0) != 1:
         raise RefusedInput("NOT_MR", f"{_instance(dataset)} is a colour image, not an MR slice.")
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = frame_count(dataset)
+    dataset.pixel_array_options(
+        decoding_plugin=STRICT_DECODERS.get(UID(str(dataset.file_meta.TransferSyntaxUID)), "")
+    )
     try:
         pixels: npt.NDArray[np.generic] = dataset.pixel_array
     except DECODING_ERRORS as error:
@@ -279,7 +292,7 @@ def _lossy(dataset: Dataset) -> LossyCompression | None:
     if str(dataset.get("LossyImageCompression")) != "01" and syntax not in ALWAYS_LOSSY:
         return None
     stored = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) / 8
-    stored *= int(dataset.get("NumberOfFrames") or 1)
+    stored *= frame_count(dataset)
     return LossyCompression(
         ratio=_number(dataset, "LossyImageCompressionRatio", stored / max(1, len(dataset.PixelData))),
         method=str(dataset.get("LossyImageCompressionMethod") or LOSSY_METHODS.get(syntax, "ISO_10918_1")),

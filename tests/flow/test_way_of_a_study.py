@@ -69,6 +69,28 @@ def test_the_series_are_recorded_with_their_reasons(bench: Start) -> None:
     assert set(explanation["chosen"]) == {"T1W", "FLAIR"}
 
 
+def test_two_studies_interleaved_in_one_association_are_kept_apart(bench: Start) -> None:
+    flow, one, other = bench(collect={"quiet_seconds": 600.0}), pair(), pair()
+
+    flow.send([image for both in zip(one, other, strict=True) for image in both])
+
+    for nth, images in enumerate((one, other)):
+        job = flow.wait(State.DELIVERED, nth=nth)
+        assert job.study_uid == images[0].StudyInstanceUID
+        assert sum(map(len, (job.inputs or {}).values())) == len(images)
+
+
+def test_an_aborted_transfer_that_is_sent_again_as_a_whole_needs_no_timer(bench: Start) -> None:
+    flow, images = bench(collect={"quiet_seconds": 600.0}), pair()
+    aborted = associate(flow.port, images)
+    store(aborted, images[:17])
+    aborted.abort()
+
+    flow.send(images)
+
+    assert (flow.wait(State.DELIVERED).seconds or {})["decide"] < 300.0
+
+
 def test_a_study_sent_again_is_noted_and_nothing_new_arrives(bench: Start, peer: Peer) -> None:
     flow, images = bench(), pair()
     flow.send(images)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from bench import Node, Orthanc, tool, wait_for
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -14,6 +16,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -21,7 +24,9 @@ from pydicom.uid import (
 from stand_in_pacs import send
 from studies import other_uid
 
+from dicom_node import headers
 from synthesis.phantom import PhantomStudy, write_study
+from synthesis.series import Series, read_series
 
 pytestmark = pytest.mark.pacs
 
@@ -88,3 +93,63 @@ def test_an_image_is_stored_in_the_transfer_syntax_in_which_it_was_sent(
     assert image is not None
     assert image.file_meta.TransferSyntaxUID == syntax
     assert image.PixelData == sent.PixelData
+
+
+#: Beside those of DCMTK: what it cannot write, or another tool writes in another way.
+OTHERS = {
+    "JPEG Lossless Process 14": (JPEGLossless, ("dcmcjpeg", "+un", "+el")),
+    "JPEG 2000 by GDCM": (JPEG2000Lossless, ("gdcmconv", "--j2k")),
+    "JPEG-LS by GDCM": (JPEGLSLossless, ("gdcmconv", "--jpegls")),
+    "RLE by GDCM": (RLELossless, ("gdcmconv", "--rle")),
+}
+STORED = {
+    **{syntax.name: (syntax, (program, *options)) for syntax, (program, *options) in DCMTK.items()},
+    **OTHERS,
+}
+
+
+def converted(paths: list[Path], command: tuple[str, ...], folder: Path) -> list[Path]:
+    """Return the files as another program writes them."""
+    program, *options = command
+    if program.startswith("dcmcj") and "+un" not in options:
+        options.insert(0, "+un")  # the same UID: it is the same image
+    made = []
+    for number, path in enumerate(paths):
+        made.append(folder / f"{number}.dcm")
+        subprocess.run([tool(program), *options, str(path), str(made[-1])], check=True, capture_output=True)
+    return made
+
+
+def values(series: Series) -> np.ndarray:
+    return sitk.GetArrayFromImage(series.image)
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_series_is_the_same_volume_in_every_transfer_syntax(
+    study: PhantomStudy, tmp_path: Path, name: str
+) -> None:
+    syntax, command = STORED[name]
+    plain = read_series(study.paths[:6])
+
+    paths = converted(study.paths[:6], command, tmp_path)
+
+    assert {pydicom.dcmread(path).file_meta.TransferSyntaxUID for path in paths} == {syntax}
+    series = read_series(paths)
+    np.testing.assert_array_equal(values(series), values(plain))
+    assert series.image.GetDirection() == plain.image.GetDirection()
+    assert series.image.GetOrigin() == plain.image.GetOrigin()
+    assert series.lossy is None
+
+
+def test_jpeg_with_loss_is_accepted_and_marked(study: PhantomStudy, tmp_path: Path) -> None:
+    plain = read_series(study.paths[:6])
+
+    paths = converted(study.paths[:6], ("dcmcjpeg", "+un", "+ee"), tmp_path)
+
+    series = read_series(paths)
+    assert series.lossy is not None
+    assert series.lossy.method == "ISO_10918_1" and series.lossy.ratio > 1
+    for after, before in zip(values(series), values(plain), strict=True):  # DCMTK shifts and stretches values
+        assert 0.99 < np.corrcoef(after.ravel(), before.ravel())[0, 1] < 1.0
+    assert pydicom.dcmread(paths[0]).ImageType[0] == "DERIVED"
+    assert headers.read(paths[0]).image_type[0] == "ORIGINAL"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from small_studies import PATIENT_ID, PATIENT_NAME, image, write
 
 from dicom_node import headers
@@ -248,3 +249,86 @@ def test_a_number_that_is_none_is_left_out_and_the_header_stays_json(number: str
 
     assert header.te_ms is None and header.positions_mm == ()
     json.dumps(header.to_json(), allow_nan=False)
+
+
+def coded(value: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", "a derivation"
+    return item
+
+
+@pytest.mark.parametrize(
+    ("attributes", "first"),
+    [
+        ({"LossyImageCompression": "01"}, "ORIGINAL"),
+        ({"LossyImageCompression": "01", "DerivationCodeSequence": [coded("113040")]}, "ORIGINAL"),
+        ({"LossyImageCompression": "01", "DerivationDescription": "Lossy compression with JPEG"}, "ORIGINAL"),
+        ({"LossyImageCompression": "00"}, "DERIVED"),
+        ({}, "DERIVED"),
+        ({"LossyImageCompression": "01", "DerivationDescription": "Subtraction"}, "DERIVED"),
+        (
+            {
+                "LossyImageCompression": "01",
+                "DerivationCodeSequence": [coded("113040"), coded("113062")],
+            },
+            "DERIVED",
+        ),
+    ],
+)
+def test_what_is_derived_by_lossy_compression_alone_counts_as_what_it_was(
+    attributes: dict[str, Any], first: str
+) -> None:
+    header = headers.of_dataset(one(ImageType=["DERIVED", "PRIMARY", "M"], **attributes))
+
+    assert header.image_type == (first, "PRIMARY", "M")
+
+
+def test_a_secondary_image_stays_one_however_it_is_compressed() -> None:
+    header = headers.of_dataset(one(ImageType=["DERIVED", "SECONDARY", "MPR"], LossyImageCompression="01"))
+
+    assert header.image_type == ("DERIVED", "SECONDARY", "MPR")
+
+
+@pytest.mark.parametrize("share", [0.7, 0.9, 0.995])
+def test_a_compressed_file_that_is_cut_keeps_its_place_and_says_so(tmp_path: Path, share: float) -> None:
+    ds = one(Rows=64, Columns=64, PixelData=bytes(range(256)) * 32)
+    ds.compress(JPEGLSLossless, generate_instance_uid=False)
+    path = write([ds], tmp_path)[0]
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+    header = headers.read(path)
+
+    assert (header.instance_number, header.pixel_problem) == (1, "its pixel data is cut short")
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("ISO_IR 100", "T1 après"),
+        ("ISO_IR 101", "przed kontrastem żółć"),
+        ("ISO_IR 144", "Т1 до контраста"),
+        ("ISO_IR 192", "平扫 T1"),
+        ("GB18030", "平扫 T1"),
+        (["", "ISO 2022 IR 87"], "T1単純"),
+        (["", "ISO 2022 IR 149"], "T1 조영전"),
+        (["ISO_IR 13", "ISO 2022 IR 87"], "ｻﾞｳｴｲ前"),
+    ],
+)
+def test_descriptions_are_read_in_their_character_set(tmp_path: Path, charset: Any, text: str) -> None:
+    ds = one(SpecificCharacterSet=charset, SeriesDescription=text)
+
+    assert read(ds, tmp_path).series_description == text
+
+
+@pytest.mark.parametrize("charset", [None, "", "UTF8", "ISO IR 100", "NO_SUCH", ["", "ISO 2022 IR 999"]])
+def test_a_character_set_that_is_wrong_hides_nothing_else(tmp_path: Path, charset: Any) -> None:
+    path = write([one(SeriesDescription="FLAIR tra")], tmp_path)[0]
+    ds = one(SpecificCharacterSet=charset)
+    ds.add_new(0x00081030, "LO", "MR Kopf \xe4".encode("latin-1"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is written; reading is tested
+        ds.save_as(path, enforce_file_format=True)
+
+    header = headers.read(path)
+
+    assert (header.tr_ms, header.series_description) == (9000, "FLAIR tra")

@@ -129,6 +129,70 @@ def test_lossless_compression_changes_nothing(syntax: UID, tmp_path: Path) -> No
     assert series.lossy is None
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_jpeg_ls_slice_is_named_and_not_made_into_an_image(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    paths = write_series(
+        tmp_path, rng.integers(0, 4096, (SLICES, 36, 40), dtype="<u2"), syntax=JPEGLSLossless
+    )
+    dataset = pydicom.dcmread(paths[3])
+    stream = bytearray(dataset.PixelData)
+    stream[len(stream) // 2 + seed] ^= 0x15
+    dataset.PixelData = bytes(stream)
+    dataset.save_as(paths[3])
+
+    with pytest.raises(RefusedInput, match="The pixels of instance 4 are cut short or damaged") as refused:
+        read_series(paths)
+    assert refused.value.code == "UNREADABLE_PIXELS"
+
+
+def test_a_damaged_rle_slice_is_refused_and_ends_no_process(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, volume(), syntax=RLELossless)
+    dataset = pydicom.dcmread(paths[3])
+    segments = dataset.PixelData.index(b"\x02\0\0\0\x40\0\0\0")
+    dataset.PixelData = dataset.PixelData[: segments + 64] + b"\x7f" * (
+        len(dataset.PixelData) - segments - 64
+    )
+    dataset.save_as(paths[3])
+
+    assert code_of(paths) in ("UNREADABLE_PIXELS", "UNREADABLE_FILE")
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), syntax=st.sampled_from([None, RLELossless, JPEGLSLossless, JPEG2000Lossless]))
+def test_a_series_with_a_damaged_file_is_a_volume_or_is_refused(
+    data: st.DataObject, syntax: UID | None
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_series(Path(folder), volume(), syntax=syntax)
+        raw = bytearray(paths[2].read_bytes())
+        for _ in range(data.draw(st.integers(1, 6))):
+            raw[data.draw(st.integers(132, len(raw) - 1))] = data.draw(st.integers(0, 255))
+        paths[2].write_bytes(raw[: data.draw(st.integers(300, len(raw)))])
+        try:
+            series = read_series(paths)
+        except RefusedInput as refused:
+            assert refused.code and refused.sentence.endswith(".")
+        else:
+            assert series.image.GetDepth() in (SLICES - 1, SLICES)
+
+
+@pytest.mark.parametrize("position", ["HFS", "HFP", "FFS", "FFP", "HFDL", "HFDR", "FFDL", "FFDR"])
+def test_how_the_patient_lay_does_not_move_a_voxel(position: str, tmp_path: Path) -> None:
+    axes, origin = rotation(180, 3, -90), (12.0, -7.0, 41.0)
+    series = read_series(
+        write_series(
+            tmp_path, volume(), axes=axes, origin_mm=origin, edit=_put_everywhere("PatientPosition", position)
+        )
+    )
+    np.testing.assert_allclose(series.image.TransformIndexToPhysicalPoint((0, 0, 0)), origin, atol=1e-6)
+    np.testing.assert_array_equal(array(series), volume())
+
+
+def _put_everywhere(keyword: str, value: object) -> Callable[[Dataset, int], None]:
+    return lambda dataset, index: setattr(dataset, keyword, value)
+
+
 def test_lossy_compression_is_marked(tmp_path: Path) -> None:
     def mark(dataset: Dataset, index: int) -> None:
         dataset.LossyImageCompression, dataset.LossyImageCompressionRatio = "01", "12"
@@ -260,6 +324,9 @@ def test_several_stacks_and_echoes_of_an_enhanced_object_are_refused(tmp_path: P
 @pytest.mark.parametrize(
     ("name", "code"),
     [
+        ("pydicom_meta_missing_tsyntax.dcm", "NOT_MR"),
+        ("pydicom_chrX2.dcm", "NOT_MR"),
+        ("pydicom_MR_small_RLE.dcm", "TOO_FEW_SLICES"),
         ("pydicom_MR_truncated.dcm", "UNREADABLE_PIXELS"),
         ("orthanc_Issue22-NoPixelData.dcm", "NO_PIXEL_DATA"),
         ("pydicom_no_meta.dcm", "UNREADABLE_FILE"),
