@@ -188,7 +188,7 @@ def _told(dataset: Dataset, item: Dataset) -> Provenance:
     words = dict(word.split("=", 1) for word in text.split() if "=" in word)
     own = {key: words.pop(key, "") for key in ("device", "pixels")}
     series = {role: words.pop(key) for key, role in ROLES.items() if key in words}
-    code, model, digest = (*item.SoftwareVersions, "", "", "")[:3]
+    code, digest, model = (*item.SoftwareVersions, "", "", "")[:3]
     try:
         wanted = Wanted.of_text(" ".join(f"{key}={value}" for key, value in words.items()))
     except ValueError:

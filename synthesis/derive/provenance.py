@@ -41,8 +41,11 @@ class Maker:
 
     @property
     def software_versions(self) -> tuple[str, str, str]:
-        """Return code, model and weights, as Software Versions (0018,1020) hold them (64 characters each)."""
-        return (f"dicom-node {code_version()}", f"{self.model} {self.version}"[:64], self.digest)
+        """Return code, weights and model, as Software Versions (0018,1020) hold them (64 characters each).
+
+        The digest is 64 long: were it the last, padding to even length would make readers warn of 65.
+        """
+        return (f"dicom-node {code_version()}", self.digest, f"{self.model} {self.version}"[:64])
 
     @property
     def device_uid(self) -> UID:

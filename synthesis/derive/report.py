@@ -67,8 +67,8 @@ def derive_report(
     seg : Dataset or None
         The Segmentation of the tumour, when one was made.
     """
-    kind = "report with seg" if seg is not None else "report"
-    series_uid = source.series_uid(kind)
+    about = {str(one.SeriesInstanceUID) for one in (*images, *([seg] if seg is not None else []))}
+    series_uid = source.series_uid("report", about)
     inputs = {str(header.SOPInstanceUID): header for header in (*source.t1.headers, *source.flair.headers)}
     evidence = [source.study.evidence(header) for header in (*inputs.values(), *images)]
     if seg is not None:
