@@ -83,12 +83,13 @@ class Node:
         self.ledger = Ledger(settings.node.ledger_url)
         self.broker = Broker(settings.broker.url)
         self._deliverer = Deliverer(settings, self.ledger, self.spool, self._changed)
-        collector = Collector(settings, self.ledger, self.spool)
+        inquire = _Loop("inquire", Inquirer(settings, self.ledger).work, self._changed)
+        collector = Collector(settings, self.ledger, self.spool, inquire.wake)
         enqueuer = Enqueuer(settings, self.ledger, self.spool, self.broker)
         collect = _Loop("collect", collector.work, self._changed)
         self._loops = [
             collect,
-            _Loop("inquire", Inquirer(settings, self.ledger).work, self._changed),
+            inquire,
             _Loop("enqueue", enqueuer.work, self._changed),
             _Loop("deliver", self._deliverer.work, self._changed),
         ]
