@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,20 @@ _PAST_COLLECTING = frozenset(
 
 
 class Collector:
-    """The step between receive and enqueue."""
+    """The step between receive and enqueue.
 
-    def __init__(self, settings: Settings, ledger: Ledger, spool: Spool) -> None:
+    Parameters
+    ----------
+    settings, ledger, spool
+        What to judge by, and where what came lies.
+    opened : callable
+        Called when a study begins to arrive, before the rest of it is looked at.
+    """
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, spool: Spool, opened: Callable[[], None] = lambda: None
+    ) -> None:
+        self._opened = opened
         self._settings = settings
         self._ledger = ledger
         self._spool = spool
@@ -129,6 +141,7 @@ class Collector:
             job = self._ledger.open_job(
                 study_uid, rule.name, 1, association.peer, last, f"Arriving, rule “{rule.name}”."
             )
+            self._opened()
             log.info("job %s: opened under rule %r (association %d)", job.id, rule.name, association_id)
         elif grown and job.state in COLLECTING:
             self._ledger.touch(job, last)

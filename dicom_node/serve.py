@@ -86,14 +86,15 @@ class Node:
         self.broker = Broker(settings.broker.url)
         self._deliverer = Deliverer(settings, self.ledger, self.spool, self._changed)
         self._confirmer = Confirmer(settings, self.ledger, self._changed)
-        collector = Collector(settings, self.ledger, self.spool)
+        inquire = _Loop("inquire", Inquirer(settings, self.ledger).work, self._changed)
+        collector = Collector(settings, self.ledger, self.spool, inquire.wake)
         enqueuer = Enqueuer(settings, self.ledger, self.spool, self.broker)
         retention = Retention(settings, self.ledger, self.spool)
         collect = _Loop("collect", collector.work, self._changed)
         confirm = _Loop("confirm", self._confirmer.work, self._changed)
         self._loops = [
             collect,
-            _Loop("inquire", Inquirer(settings, self.ledger).work, self._changed),
+            inquire,
             _Loop("enqueue", enqueuer.work, self._changed),
             _Loop("deliver", self._deliverer.work, self._changed),
             confirm,

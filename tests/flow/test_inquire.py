@@ -144,8 +144,9 @@ def mute() -> Iterator[int]:
 
 
 def test_a_mute_sender_delays_neither_decision_nor_receiving(
-    bench: Start, mute: int, caplog: pytest.LogCaptureFixture
+    bench: Start, mute: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(find, "_ANSWER_S", 20.0)
     flow = bench(peer_port=mute, collect=PATIENT)
 
     for _ in range(2):
