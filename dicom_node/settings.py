@@ -132,6 +132,11 @@ class Rule(_Section):
     if_contrast_given: Literal["do", "decline"] = "do"
     priority: int = Field(default=0, ge=0, le=9)
 
+    @model_validator(mode="after")
+    def _objects_can_be_made(self) -> Rule:
+        assert self.wanted  # says itself what does not fit together
+        return self
+
     @property
     def wanted(self) -> message.Wanted:
         """Which objects a job under this rule makes, and in which form."""
@@ -374,7 +379,7 @@ name = "every study"
 # objects = ["t1c"]           # also: "seg", "difference", "uncertainty", "report"
 # t1c = "classic"             # "enhanced": one Enhanced MR object instead of one object per slice
 # seg = "binary"              # "fractional": the probability instead of its half-way outline
-# corner_text = false         # true: "SYNTHETIC, NO Gd" is burned into a corner of the T1C
+# corner_text = false         # true: "SYNTHETIC, NO Gd" is burned into a corner of the (classic) T1C
 # if_contrast_given = "do"    # a real post-contrast T1 is in the study: "do" and say so, or "decline"
 # priority = 0                # 0 is served first, 9 last
 

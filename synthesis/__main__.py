@@ -16,13 +16,18 @@ PREAMBLE_BYTES = 128
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0 when a series was made, 1 when not, 2 when it was called wrongly."""
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    try:
+        wanted = Wanted(tuple(dict.fromkeys(asked.objects)), asked.t1c, asked.seg, asked.corner_text)
+    except ValueError as error:
+        parser.error(str(error))
     for folder in (asked.t1_dir, asked.flair_dir):
         if not folder.is_dir():
             print(f"{folder} is no folder.", file=sys.stderr)
             return WRONG_USAGE
     try:
-        _make(asked)
+        _make(asked, wanted)
     except SynthesisError as error:
         verb = "Declined" if isinstance(error, RefusedInput) else "Failed"
         print(f"{verb} ({error.code}): {error.sentence}", file=sys.stderr)
@@ -30,14 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FINE
 
 
-def _make(asked: argparse.Namespace) -> None:
+def _make(asked: argparse.Namespace, wanted: Wanted) -> None:
     t1_paths, flair_paths = dicom_files(asked.t1_dir), dicom_files(asked.flair_dir)
     from synthesis import pipeline  # SimpleITK and torch take seconds: usage errors should not wait for them
     from synthesis.models.load import load_model
 
     model = load_model(asked.model, asked.device)
     print(f"model       {model.name} {model.version} on {model.device}, weights {model.digest[:12]}")
-    wanted = Wanted(tuple(dict.fromkeys(asked.objects)), asked.t1c, asked.seg, asked.corner_text)
     made = pipeline.run(t1_paths, flair_paths, asked.out_dir, model, _progress(), wanted)
     for step, seconds in made.seconds.items():
         print(f"{step:<11} {seconds:6.2f} s")

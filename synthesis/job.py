@@ -92,6 +92,11 @@ class Wanted:
     #: Whether "synthetic" is burned into a corner of the T1C.
     corner_text: bool = False
 
+    def __post_init__(self) -> None:
+        # Burned In Annotation (0028,0301) of Enhanced MR can only be NO (PS3.3 C.8.13.1).
+        if self.corner_text and self.t1c == "enhanced":
+            raise ValueError('corner_text needs t1c = "classic": an Enhanced MR may hold no burned-in text')
+
     def to_text(self) -> str:
         """Return the choice as words, as derived objects record it."""
         corner = "yes" if self.corner_text else "no"

@@ -60,9 +60,9 @@ def source(t1: Series, flair: Series, wanted: Wanted) -> Source:
 def every_object(t1: Series, flair: Series) -> dict[str, list[Dataset]]:
     """Return the objects of each kind: those of a job in both forms, of an answer and of a retraction."""
     found: dict[str, list[Dataset]] = {}
-    for wanted in (Wanted(ALL), Wanted(("t1c", "seg", "report"), "enhanced", "fractional", corner_text=True)):
+    for wanted in (Wanted(ALL, corner_text=True), Wanted(("t1c", "seg", "report"), "enhanced", "fractional")):
         given = source(t1, flair, wanted)
-        for instance in derive(wanted, given, volumes(t1, given.level), ("One.", "Another …")).instances:
+        for instance in derive(wanted, given, volumes(t1, given.level), ("One.", "Another one.")).instances:
             found.setdefault(f"{wanted.t1c}: {instance.SeriesDescription}", []).append(instance)
     refusal = Refusal("NO_FLAIR", "The FLAIR was not sent.", ("The T1W is there: 22 slices.",))
     made_by = maker(Wanted())

@@ -53,7 +53,7 @@ class SyntheticEnhancedMR(SOPClass):
         self.PositionReferenceIndicator = None
         self.PatientPosition = source.slices[0]["PatientPosition"].value
         self.ImageComments = source.comments(volume.look.comment)
-        self.BurnedInAnnotation = "YES" if volume.corner_text else "NO"
+        self.BurnedInAnnotation = "NO"
         self.PresentationLUTShape = "IDENTITY"
         self.add_new("AcquisitionContextSequence", "SQ", [])
         self._put_pixel_characteristics(self)

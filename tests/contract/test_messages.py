@@ -29,11 +29,11 @@ from synthesis.job import (
 text = st.text(max_size=20)
 paths = st.lists(text, max_size=4).map(tuple)
 wanted = st.builds(
-    Wanted,
+    lambda objects, t1c, seg, corner: Wanted(objects, t1c, seg, corner and t1c == "classic"),
     objects=st.lists(st.sampled_from([kind.value for kind in Kind]), min_size=1, max_size=5).map(tuple),
     t1c=st.sampled_from(T1C_FORMS),
     seg=st.sampled_from(SEG_FORMS),
-    corner_text=st.booleans(),
+    corner=st.booleans(),
 )
 jobs = st.builds(Job, id=text, t1w=paths, flair=paths, folder=text, model=text, wanted=wanted)
 instances = st.builds(

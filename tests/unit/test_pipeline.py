@@ -124,7 +124,7 @@ def test_one_instance_per_t1w_instance_is_written(phantom: PhantomStudy, result:
 
 def test_every_object_that_is_wanted_is_written_once(phantom: PhantomStudy, tmp_path: Path) -> None:
     t1, flair = (phantom.series[role].paths for role in ("t1", "flair"))
-    wanted = Wanted(tuple(kind.value for kind in Kind), "enhanced", "fractional", corner_text=True)
+    wanted = Wanted(tuple(kind.value for kind in Kind), "enhanced", "fractional")
 
     job = run(t1, flair, tmp_path, MODEL, lambda step, share: None, wanted)
 

@@ -101,14 +101,18 @@ def test_a_rule_says_which_objects_and_in_which_form(tmp_path: Path) -> None:
         [[rule]]
         name = "all"
         objects = ["t1c", "report", "uncertainty", "t1c"]
-        t1c = "enhanced"
         seg = "fractional"
         corner_text = true
         """,
     )
 
-    wanted = Wanted(("t1c", "report", "uncertainty"), "enhanced", "fractional", corner_text=True)
+    wanted = Wanted(("t1c", "report", "uncertainty"), "classic", "fractional", corner_text=True)
     assert found.rule[0].wanted == wanted
+
+
+def test_burned_in_text_and_enhanced_mr_do_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no burned-in text"):
+        of(tmp_path, '[[rule]]\nname = "x"\nt1c = "enhanced"\ncorner_text = true\n')
 
 
 @pytest.mark.parametrize("objects", ["[]", '["t1ce"]'])
