@@ -126,6 +126,8 @@ class Archive(Peer):
         self.report_statuses.append(int(status.get("Status", 0xFFFF)))
 
     def _on_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        if event.identifier.QueryRetrieveLevel != "IMAGE":  # while a study arrives: nothing is known of it
+            return
         if not self._reports:
             self._lose()
         self.queries += 1
