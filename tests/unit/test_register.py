@@ -83,6 +83,10 @@ def error_mm(found: Registration, truth: sitk.Transform, points: list[tuple[floa
         ((-4.0, 6.0, 4.0), (-3.0, 3.0, 4.0), True),
         ((25.0, -30.0, 20.0), (6.0, -5.0, 10.0), False),
         ((-90.0, 70.0, 60.0), (2.0, 4.0, -3.0), False),
+        ((12.0, -12.0, 10.0), (0.0, 0.0, 20.0), False),
+        ((12.0, -12.0, 10.0), (20.0, 0.0, 0.0), False),
+        ((-12.0, 12.0, -10.0), (0.0, -20.0, 0.0), False),
+        ((10.0, 10.0, -14.0), (12.0, -10.0, 12.0), True),
     ],
 )
 def test_a_known_displacement_of_a_real_flair_is_found(
@@ -124,6 +128,65 @@ def test_the_same_grid_is_not_resampled(brainix: Pair) -> None:
     found = register(t1, t1, same_frame_of_reference=True)
     np.testing.assert_array_equal(values(found.flair_on_t1), values(t1))
     assert "not resampled" in found.sentence
+
+
+def moved_on_its_grid(flair: sitk.Image, transform: sitk.Euler3DTransform) -> sitk.Image:
+    """Return the FLAIR of a patient who moved, on the grid that the scanner planned before."""
+    return sitk.Resample(flair, flair, transform.GetInverse(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+
+
+def test_a_patient_who_moved_between_two_series_of_one_grid_is_followed(
+    brainix: Pair, unmoved: Registration
+) -> None:
+    t1, points = brainix[0], head_points(brainix[0])
+    movement = rigid((3.0, -2.0, 4.0), (3.0, -2.0, 2.0), tuple(np.mean(points, axis=0).tolist()))
+    flair = moved_on_its_grid(unmoved.flair_on_t1, movement)
+    assert same_grid(t1, flair)
+    found = register(t1, flair, same_frame_of_reference=True)
+    assert error_mm(found, movement, points) < 1.0
+    assert "share one grid; the FLAIR was aligned" in found.sentence
+
+
+def test_a_patient_who_lay_still_on_one_grid_is_not_resampled(brainix: Pair, unmoved: Registration) -> None:
+    found = register(brainix[0], unmoved.flair_on_t1, same_frame_of_reference=True)
+    np.testing.assert_array_equal(values(found.flair_on_t1), values(unmoved.flair_on_t1))
+    assert "not resampled" in found.sentence
+
+
+def mirrored(image: sitk.Image) -> sitk.Image:
+    """Return the image with left and right swapped, its geometry as it was."""
+    axis = int(np.argmax(np.abs(np.array(image.GetDirection()).reshape(3, 3)[0])))
+    swapped = sitk.Flip(image, [index == axis for index in range(3)])
+    swapped.CopyInformation(image)
+    return swapped
+
+
+@pytest.mark.parametrize("one_grid", [False, True])
+def test_a_mirrored_flair_is_refused(one_grid: bool, brainix: Pair, unmoved: Registration) -> None:
+    flair = unmoved.flair_on_t1 if one_grid else brainix[1]
+    with pytest.raises(RefusedInput, match="Left and right seem to be swapped") as refused:
+        register(brainix[0], mirrored(flair), same_frame_of_reference=True)
+    assert refused.value.code == "MIRRORED"
+
+
+def test_a_mirrored_flair_of_a_stripped_brain_is_refused(shared_data: Path) -> None:
+    folder = shared_data / "nifti" / "BraTS-GLI-00000-000"
+    t1, flair = (sitk.ReadImage(str(folder / f"{name}.nii.gz"), sitk.sitkFloat32) for name in ("t1", "flair"))
+    assert "not resampled" in register(t1, flair, same_frame_of_reference=True).sentence
+    with pytest.raises(RefusedInput, match="swapped"):
+        register(t1, mirrored(flair), same_frame_of_reference=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_no_patient_of_lgg_is_taken_for_moved_or_mirrored_and_every_mirrored_one_is_refused(
+    shared_data: Path,
+) -> None:
+    for patient in sorted(path for path in (shared_data / "lgg").iterdir() if path.is_dir()):
+        t1, flair = (read_series(sorted((patient / role).iterdir())).image for role in ("t1", "flair"))
+        assert "not resampled" in register(t1, flair, same_frame_of_reference=True).sentence, patient.name
+        with pytest.raises(RefusedInput):
+            register(t1, mirrored(flair), same_frame_of_reference=True)
 
 
 def test_coordinates_that_do_not_fit_are_noticed(shared_data: Path) -> None:
