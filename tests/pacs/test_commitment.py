@@ -36,6 +36,15 @@ Start = Callable[..., Bench]
 StartOrthanc = Callable[..., Orthanc]
 
 
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """Start a Redis of their own: the worker of the other tests would take what lies in theirs."""
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def start(tmp_path: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start a node that delivers to an Orthanc: `start(orthanc, **keys of its [[peer]])`."""
