@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from synthesis.models.mpr_vit import Sizes, channels_of
-from synthesis.models.window import window_around
+from synthesis.models.window import Window, window_around
 from training.recipes import Recipe
 from training.splits import load_split
 
@@ -258,11 +258,18 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
     return _batch(moved, perturbed(maps, random) if recipe.perturbed else maps, corners)
 
 
-def plain_batch(slices: Slices | Lesions, index: npt.NDArray[np.int64], neighbours: int = 0) -> Batch:
-    """Return these slices as they are."""
+def plain_batch(
+    slices: Slices | Lesions,
+    index: npt.NDArray[np.int64],
+    neighbours: int = 0,
+    window: Window | None = None,
+) -> Batch:
+    """Return these slices as they are, seen through this window, or each through the smallest."""
     stack = torch.from_numpy(np.stack([slices.channels(int(i), neighbours) for i in index]))
     if isinstance(slices, Lesions):
         corners = torch.full((len(stack), 2), (TOKENS - LESION // TOKEN) // 2)
+    elif window is not None:
+        stack, corners = window.of(stack), window.corners(len(stack))
     else:
         stack, corners = _heads(stack, np.zeros((len(stack), 2)))
     return _batch(stack, stack[:, MAP : MAP + 1], corners)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from synthesis.models.mpr_vit import MprVit
+from synthesis.models.window import window_around
 from synthesis.preprocess import FloatArray
 from training.data import (
     TOKEN,
@@ -192,16 +192,14 @@ def predict_maps(recipe: Recipe, cache: Path, runs: Path) -> None:
     for fold in range(len(folds(recipe.folds))):
         net = averaged(recipe, runs, fold).to(device)
         slices = Slices(cache, split(fold, recipe.folds)[1])
-        parts = np.array_split(slices.index, max(1, len(slices.index) // VALIDATION_BATCH))
         console = Console(stderr=True)
-        for part in track(parts, f"fold {fold}", console=console, disable=not console.is_terminal):
-            batch = plain_batch(slices, part, recipe.neighbours).to(device)
-            with torch.no_grad():
-                chances = answer(net, batch).sigmoid()
-            found = (255 * chances[:, 0]).round().byte().cpu().numpy()
-            for index, corner, one in zip(part, cast(Tensor, batch.corners).tolist(), found, strict=True):
-                row, column = (TOKEN * place for place in corner)
-                maps[index, row : row + one.shape[0], column : column + one.shape[1]] = one
+        for own in track(slices.slices, f"fold {fold}", console=console, disable=not console.is_terminal):
+            window = window_around(inside[own] > 0, TOKEN)
+            for part in np.array_split(own, max(1, len(own) // VALIDATION_BATCH)):
+                batch = plain_batch(slices, part, recipe.neighbours, window).to(device)
+                with torch.no_grad():
+                    chances = answer(net, batch)[:, 0].sigmoid()
+                window.of(maps)[part] = (255 * chances).round().byte().cpu().numpy()
         log.info("fold %d: maps of %d patients", fold, len(slices.patients))
     partial = cache / ".predicted.partial.npy"
     np.save(partial, maps * inside)

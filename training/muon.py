@@ -37,7 +37,7 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for kernel in group["params"]:
                 if kernel.grad is not None:
-                    self._change(kernel, kernel.grad, **{name: group[name] for name in self.defaults})
+                    self._change(kernel, kernel.grad, group["lr"], group["weight_decay"])
 
     def _change(self, kernel: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
         state: dict[str, Any] = self.state[kernel]
