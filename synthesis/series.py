@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pydicom
 import SimpleITK as sitk
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 from synthesis.enhanced import ENHANCED_CLASSES, frame_count, frame_headers, is_enhanced
@@ -150,7 +150,7 @@ def _read_file(path: Path) -> Dataset:
     try:
         dataset = pydicom.dcmread(path)
         dataset.decode()
-    except (InvalidDicomError, EOFError, LookupError, *DECODING_ERRORS) as error:
+    except (InvalidDicomError, BytesLengthException, EOFError, LookupError, *DECODING_ERRORS) as error:
         raise RefusedInput(
             "UNREADABLE_FILE",
             "A file of the series is damaged or no DICOM file; please send the series again.",
