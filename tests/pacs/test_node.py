@@ -67,7 +67,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_answered_with_a700_and_the_node_lives_on(
     tiny_disk: Path, tmp_path: Path, redis: Redis
 ) -> None:
-    own = Node(tmp_path / "node", redis.url, spool=tiny_disk / "spool")
+    no_mark = "[retention]\nleast_free_gb = 0"
+    own = Node(tmp_path / "node", redis.url, spool=tiny_disk / "spool", more=no_mark)
     own.add_peer("pacs", "ORTHANC", 1)
     own.start()
     study = write_study(tmp_path / "study", seed=500, localizer=False)
