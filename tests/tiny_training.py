@@ -28,7 +28,7 @@ FOLD = 0
 
 RECIPE = Recipe(
     "ta_vit",
-    (Stage("crops", 3, 4), Stage("slices", 3, 2)),
+    (Stage("heads", 3, 4), Stage("heads", 3, 2)),
     name="tiny",
     sizes="tiny",
     maps="drawn",

@@ -28,10 +28,8 @@ MOST_DELTA = 3.0
 T1, FLAIR, T1C, TUMOUR, BRAIN, INSIDE, MAP, NEAR = range(8)
 #: Of the tumour, unsmoothed: above this it enhances clearly, and is shown twice as often.
 CLEARLY = 0.1
-#: Sides in pixels: of a token, of a crop, of a lesion patch; and of the token grid in tokens.
-TOKEN, CROP, LESION, TOKENS = 4, 64, 32, 30
-
-
+#: Sides in pixels: of a token, of a lesion patch; and of the token grid in tokens.
+TOKEN, LESION, TOKENS = 4, 32, 30
 #: By how many pixels a window lies beside the head, at most.
 HEAD_SHIFT = 6.0
 
@@ -50,13 +48,12 @@ class Batch:
     region: Tensor
     #: The tumour map that conditions the synthesis, 0–1, perturbed.
     map: Tensor
-    #: (B, 2): where the picture begins in the token grid; None for whole slices.
-    corners: Tensor | None = None
+    #: (B, 2): where the picture begins in the token grid.
+    corners: Tensor
 
     def part(self, rows: slice) -> Batch:
         """Return some of the pictures."""
-        corners = None if self.corners is None else self.corners[rows]
-        return self._each(lambda tensor: tensor[rows], corners)
+        return self._each(lambda tensor: tensor[rows], self.corners[rows])
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on this device; the corners stay on the CPU, which reads them one by one."""
@@ -66,7 +63,7 @@ class Batch:
         """Return the batch where a GPU fetches it from; `DataLoader` calls this."""
         return self._each(Tensor.pin_memory, self.corners)
 
-    def _each(self, change: Callable[[Tensor], Tensor], corners: Tensor | None) -> Batch:
+    def _each(self, change: Callable[[Tensor], Tensor], corners: Tensor) -> Batch:
         images, *rest = (self.images, self.delta, self.tumour, self.region, self.map)
         delta, tumour, region, maps = map(change, rest)
         return Batch(change(images), delta, tumour, region, maps, corners)
@@ -225,15 +222,15 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
     """Return the batch of this step: sampled, transplanted, augmented; decided by seed and step alone."""
     random = np.random.default_rng([recipe.seed, step])
     stage = recipe.stage(step)
-    stacks, musts = [], []
+    stacks = []
     for number in range(stage.batch):
         if stage.view == "lesions" and lesions is not None:
             stacks.append(lesions.channels(lesions.draw(random), recipe.neighbours))
             continue
         if slices is None:
             raise ValueError(f"{recipe.name} wants slices, and there are none.")
-        musts.append(number < recipe.tumour_share * stage.batch)
-        stack = slices.channels(slices.draw(musts[-1], random), recipe.neighbours)
+        with_tumour = number < recipe.tumour_share * stage.batch
+        stack = slices.channels(slices.draw(with_tumour, random), recipe.neighbours)
         if lesions is not None and random.random() < recipe.transplants:
             lesions.transplant(stack, random)
         if random.random() < recipe.stripped:
@@ -245,10 +242,6 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
         corners = torch.from_numpy(random.integers(0, TOKENS - LESION // TOKEN + 1, (len(moved), 2)))
     else:
         moved = _move(moved, random)
-        corners = None
-    if stage.view == "crops":
-        moved, corners = _crop(moved, musts, random)
-    elif stage.view == "heads":
         moved, corners = _heads(moved, random.uniform(-HEAD_SHIFT, HEAD_SHIFT, (len(moved), 2)))
     t1 = [T1, T1C, *range(NEAR, moved.shape[1], 2)]  # together: where nothing enhances Δ stays 0
     flair = [FLAIR, *range(NEAR + 1, moved.shape[1], 2)]
@@ -291,21 +284,6 @@ def perturbed(maps: Tensor, random: np.random.Generator) -> Tensor:
     return torch.cat(out)
 
 
-def _crop(stack: Tensor, musts: Sequence[bool], random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Return crops (B, C, 64, 64) on whole tokens, around tumour where it must be; and corners (B, 2)."""
-    most = (stack.shape[-1] - CROP) // TOKEN
-    crops, corners = [], []
-    for one, must in zip(stack, musts, strict=True):
-        room = (one[TUMOUR] > 0.5).nonzero() if must else (one[INSIDE] > 0.5).nonzero()
-        centre = room[int(random.integers(len(room)))].numpy() if len(room) else np.array([60, 60])
-        wanted = (centre - CROP / 2 + random.integers(-12, 13, 2)) / TOKEN
-        row, column = (int(value) for value in np.clip(np.round(wanted), 0, most))
-        here = np.s_[:, TOKEN * row : TOKEN * row + CROP, TOKEN * column : TOKEN * column + CROP]
-        crops.append(one[here])
-        corners.append((row, column))
-    return torch.stack(crops), torch.tensor(corners)
-
-
 def _heads(stack: Tensor, shifts: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """Return windows (B, C, 112, 88) around the heads, these many pixels beside; and corners (B, 2)."""
     windows = [
@@ -316,7 +294,7 @@ def _heads(stack: Tensor, shifts: npt.NDArray[np.float64]) -> tuple[Tensor, Tens
     return torch.stack(shown), torch.tensor([window.corner for window in windows])
 
 
-def _batch(stack: Tensor, maps: Tensor, corners: Tensor | None = None) -> Batch:
+def _batch(stack: Tensor, maps: Tensor, corners: Tensor) -> Batch:
     part = {name: stack[:, name : name + 1] for name in range(MAP)}
     inside, brain = (part[INSIDE] > 0.5).float(), (part[BRAIN] > 0.5).float()
     lean = 1 - (part[T1] > FAT).float()

@@ -75,7 +75,7 @@ def pack(
         for key, value in kept_weights(path_of(recipe, runs, fold)).items()
     }
     data = save_tensors(tensors)
-    stages = [_stage(recipe, runs, fold) for recipe, fold in _chain(segmentation, synthesis, members)]
+    stages = [_stage(recipe, runs, fold) for recipe, fold in _chain(segmentation, synthesis, members, runs)]
     cases = read_cases(cache / "lgg")
     lesions = read_cases(cache / "lesions")
     everyone = frozenset().union(*folds(synthesis.folds))
@@ -123,7 +123,7 @@ def save(model: LoadedModel, data: bytes, out: Path) -> None:
 
 
 def _chain(
-    segmentation: Recipe, synthesis: Recipe, members: tuple[int, ...]
+    segmentation: Recipe, synthesis: Recipe, members: tuple[int, ...], runs: Path
 ) -> list[tuple[Recipe, int | None]]:
     """Return every run that led to the weights, first to last."""
     chain: list[tuple[Recipe, int | None]] = []
@@ -131,7 +131,8 @@ def _chain(
         chain += [(recipe, fold) for fold in members]
         while recipe.start_from:
             recipe = RECIPES[recipe.start_from]
-            chain.insert(0, (recipe, None))
+            own: tuple[int | None, ...] = tuple(m for m in members if path_of(recipe, runs, m).exists())
+            chain = [*((recipe, fold) for fold in own or (None,)), *chain]
     return chain
 
 

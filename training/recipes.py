@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-#: What a batch shows: lesion patches of 32×32, crops of 64×64, windows around the head, or whole slices.
-View = Literal["lesions", "crops", "heads", "slices"]
+#: What a batch shows: lesion patches of 32×32, or windows around the head.
+View = Literal["lesions", "heads"]
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,12 @@ def small_lesions() -> Recipe:
 @recipe
 def small_segmentation() -> Recipe:
     """The FLAIR abnormality, one network a fold."""
-    return Recipe(
-        "segmentation", (Stage("crops", 300, 16), Stage("slices", 60, 8)), maps="drawn", transplants=0.25
-    )
+    return Recipe("segmentation", (Stage("heads", 240, 8),), maps="drawn", optimiser="muon", transplants=0.25)
 
 
 @recipe
-def small_synthesis() -> Recipe:
-    """The shipped TA-ViT, one network a fold, on whole heads with lesions transplanted."""
+def small_heads() -> Recipe:
+    """TA-ViT from nothing, one network a fold, on whole heads with lesions transplanted."""
     return Recipe(
         "ta_vit",
         (Stage("heads", 1100, 8),),
@@ -115,9 +113,23 @@ def small_synthesis() -> Recipe:
     )
 
 
+@recipe
+def small_synthesis() -> Recipe:
+    """The shipped TA-ViT: `small_heads` gone on with, tumours and lesions nearer to how often they occur."""
+    return replace(
+        small_heads(),
+        stages=(Stage("heads", 500, 8),),
+        start_from="small-heads",
+        learning_rate=7e-4,
+        tumour_share=0.3,
+        transplants=0.1,
+        seed=10,
+    )
+
+
 def _arm(network: Literal["ta_vit", "mpr_vit", "unet"]) -> Recipe:
     """Return what is compared: from nothing, on the same pictures in the same order, for the same steps."""
-    return Recipe(network, (Stage("heads", 240, 8),), skips=True, optimiser="muon", seed=9)
+    return Recipe(network, (Stage("heads", 150, 8),), skips=True, optimiser="muon", seed=9)
 
 
 @recipe
@@ -136,6 +148,24 @@ def arm_mpr_vit() -> Recipe:
 def arm_unet() -> Recipe:
     """A plain U-Net of about as many parameters."""
     return _arm("unet")
+
+
+@recipe
+def arm_t1w_only() -> Recipe:
+    """TA-ViT without the FLAIR, but for the map."""
+    return replace(_arm("ta_vit"), flair=False)
+
+
+@recipe
+def arm_latent_60() -> Recipe:
+    """TA-ViT with a latent of 60×60×128."""
+    return replace(_arm("ta_vit"), latent_stage=2)
+
+
+@recipe
+def arm_oracle() -> Recipe:
+    """TA-ViT that is told the tumour as it was drawn. Judge it on drawn maps only."""
+    return replace(_arm("ta_vit"), maps="drawn", perturbed=False)
 
 
 @recipe

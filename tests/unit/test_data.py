@@ -17,7 +17,6 @@ from torch.nn.functional import max_pool2d
 from synthesis.models.mpr_vit import Sizes, channels_of
 from training.data import (
     BRAIN,
-    CROP,
     FLAIR,
     FOLDS,
     INSIDE,
@@ -58,7 +57,7 @@ def lesions(cache: Path) -> Lesions:
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
     found = [batch.images, batch.delta, batch.tumour, batch.region, batch.map]
-    return found if batch.corners is None else [*found, batch.corners]
+    return [*found, batch.corners]
 
 
 def test_a_step_sees_the_same_batch_in_every_run(slices: Slices, lesions: Lesions) -> None:
@@ -69,10 +68,10 @@ def test_a_step_sees_the_same_batch_in_every_run(slices: Slices, lesions: Lesion
 
 
 def test_each_stage_has_pictures_of_its_kind(slices: Slices, lesions: Lesions) -> None:
-    views: tuple[View, ...] = ("lesions", "crops", "heads", "slices")
+    views: tuple[View, ...] = ("lesions", "heads")
     recipe = replace(RECIPE, stages=tuple(Stage(view, 1, 3) for view in views))
-    sides = [training_batch(slices, lesions, recipe, step).images.shape[2:] for step in range(4)]
-    assert sides == [(32, 32), (CROP, CROP), (112, 88), (120, 120)]
+    sides = [training_batch(slices, lesions, recipe, step).images.shape[2:] for step in range(2)]
+    assert sides == [(32, 32), (112, 88)]
 
 
 def test_a_window_shows_the_head_wherever_it_lies(slices: Slices) -> None:
@@ -81,11 +80,9 @@ def test_a_window_shows_the_head_wherever_it_lies(slices: Slices) -> None:
     recipe = replace(RECIPE, stages=(Stage("heads", 20, 4),), transplants=0.0)
     for step in range(5):
         batch = training_batch(slices, None, recipe, step)
-        assert batch.corners is not None
         head = batch.region[:, 0] > 0
         assert (head.flatten(1).sum(dim=1) > 0.8 * whole[INSIDE].sum()).all()
     plain = plain_batch(slices, slices.index[1:2])
-    assert plain.corners is not None
     row, column = (TOKEN * int(place) for place in plain.corners[0])
     assert torch.equal(plain.images[0], whole[:2, row : row + 112, column : column + 88])
 
@@ -127,18 +124,16 @@ def test_a_cache_without_these_patients_is_refused(cache: Path) -> None:
         Slices(cache / "lgg", frozenset({"somebody else"}))
 
 
-def test_crops_lie_on_whole_tokens_and_show_tumour_where_they_must(slices: Slices) -> None:
-    recipe = replace(RECIPE, stages=(Stage("crops", 9, 8),), tumour_share=0.5, transplants=0.0)
+def test_half_of_a_batch_shows_tumour_where_it_must(slices: Slices) -> None:
+    recipe = replace(RECIPE, stages=(Stage("heads", 9, 8),), tumour_share=0.5, transplants=0.0)
     for step in range(3):
         batch = training_batch(slices, None, recipe, step)
-        assert batch.corners is not None
-        assert 0 <= int(batch.corners.min()) <= int(batch.corners.max()) <= (120 - CROP) // TOKEN
         assert (batch.tumour[:4].flatten(1).sum(1) > 0).all()
 
 
 def test_where_nothing_enhances_delta_stays_zero_under_augmentation(cache: Path) -> None:
     slices = Slices(cache / "lgg", split(FOLD)[0])
-    recipe = replace(RECIPE, stages=(Stage("slices", 1, 8),), transplants=0.0)
+    recipe = replace(RECIPE, stages=(Stage("heads", 1, 8),), transplants=0.0)
     batch = training_batch(slices, None, recipe, 0)
     away = max_pool2d(batch.tumour, 5, 1, 2) == 0
     assert float(batch.delta[away].abs().max()) < 1e-4
@@ -161,10 +156,10 @@ def test_neighbours_come_as_the_model_will_see_them(cache: Path, slices: Slices)
 def test_a_neighbour_is_scaled_as_its_plane_and_gets_the_same_lesion(
     slices: Slices, lesions: Lesions
 ) -> None:
-    recipe = replace(RECIPE, neighbours=1, stages=(Stage("slices", 4, 4),), transplants=0.0)
+    recipe = replace(RECIPE, neighbours=1, stages=(Stage("heads", 4, 4),), transplants=0.0)
     for step in range(4):
         batch = training_batch(slices, lesions, recipe, step)
-        assert batch.images.shape == (4, 6, 120, 120)
+        assert batch.images.shape == (4, 6, 112, 88)
     channels = slices.channels(int(slices.index[1]), 1)
     before = channels.copy()
     random = np.random.default_rng(1)
@@ -177,7 +172,7 @@ def test_a_neighbour_is_scaled_as_its_plane_and_gets_the_same_lesion(
 
 
 def test_pictures_without_skull_show_the_brain_alone(slices: Slices) -> None:
-    recipe = replace(RECIPE, stages=(Stage("slices", 1, 4),), transplants=0.0, stripped=1.0)
+    recipe = replace(RECIPE, stages=(Stage("heads", 1, 4),), transplants=0.0, stripped=1.0)
     batch = training_batch(slices, None, recipe, 0)
     assert not (batch.region == 1).any()
     assert not batch.images[(batch.region == 0).expand_as(batch.images)].gt(0.9).any()

@@ -241,7 +241,7 @@ def test_patience_stops_a_run_and_its_best_weights_are_kept(cache: Path) -> None
     recipe = replace(
         RECIPE,
         name="tiny-patient",
-        stages=(Stage("crops", 20, 2),),
+        stages=(Stage("heads", 20, 2),),
         validate_every=2,
         patience=2,
         learning_rate=0.1,
@@ -266,8 +266,8 @@ def test_a_run_is_judged_without_the_tumour_mask(cache: Path) -> None:
     with_mask = validation(run, Slices(cache / "lgg", split(FOLD)[1]))
     np.save(cache / "lgg" / "tumour.npy", np.load(cache / "lgg" / "tumour.npy")[:, ::-1])
     with_another = validation(run, Slices(cache / "lgg", split(FOLD)[1]))
-    assert with_mask[1] == with_another[1] > 0
-    assert with_mask[0] != with_another[0]
+    assert with_mask == with_another
+    assert with_mask[1] > 0
 
 
 def test_a_voxel_that_is_no_number_stops_the_run_and_the_saved_state_stays(cache: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_gradient_without_end_does_not_reach_the_weights(cache: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_two_percent() -> None:
-    recipe = replace(RECIPE, stages=(Stage("slices", 100, 1),), warmup=10)
+    recipe = replace(RECIPE, stages=(Stage("heads", 100, 1),), warmup=10)
     rates = [learning_rate(recipe, number) for number in range(100)]
     assert rates.index(max(rates)) in (9, 10)
     assert rates[0] == pytest.approx(recipe.learning_rate / 10)
@@ -304,7 +304,7 @@ def test_the_learning_rate_rises_and_falls_to_two_percent() -> None:
 
 def test_the_losses_are_less_for_the_truth() -> None:
     full = torch.ones(1, 1, 24, 24)
-    batch = Batch(torch.ones(1, 2, 24, 24), 0.5 * full, full, 2 * full, full)
+    batch = Batch(torch.ones(1, 2, 24, 24), 0.5 * full, full, 2 * full, full, torch.zeros(1, 2))
     right = torch.cat([0.5 * full, 20 * full, 0 * full], dim=1)
     wrong = torch.cat([0 * full, -20 * full, 0 * full], dim=1)
     assert (
@@ -330,7 +330,7 @@ def test_the_amount_is_the_difference_that_enhancement_makes_and_moves_nothing_e
     full = torch.ones(1, 1, 24, 24)
     delta = torch.zeros(1, 1, 24, 24)
     delta[..., :12] = 0.6
-    batch = Batch(torch.ones(1, 2, 24, 24), delta, full, 2 * full, full)
+    batch = Batch(torch.ones(1, 2, 24, 24), delta, full, 2 * full, full, torch.zeros(1, 2))
 
     def loss(amount: float, mean: Tensor) -> Tensor:
         return synthesis_loss(Uptake(mean, 0 * full, amount * full), batch)

@@ -48,9 +48,9 @@ def test_every_recipe_starts_from_one_that_exists_and_gives_it_weights(recipe: R
 
 
 def test_a_step_belongs_to_the_stage_that_it_falls_into() -> None:
-    crops, slices = Stage("crops", 3, 4), Stage("slices", 2, 2)
-    recipe = Recipe("ta_vit", (crops, slices))
-    assert [recipe.stage(step) for step in range(6)] == [crops] * 3 + [slices] * 3
+    lesions, heads = Stage("lesions", 3, 4), Stage("heads", 2, 2)
+    recipe = Recipe("ta_vit", (lesions, heads))
+    assert [recipe.stage(step) for step in range(6)] == [lesions] * 3 + [heads] * 3
 
 
 @pytest.mark.parametrize("name", SIZES)
