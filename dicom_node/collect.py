@@ -217,8 +217,12 @@ class Collector:
         if rule is None:
             self._decline(job, "NO_RULE", f"The settings no longer have a rule “{job.rule}”.")
             return
+        job = self._ledger.claim_look(job, time.time() + _LOOK_EVERY_S)
+        if job.state not in COLLECTING:
+            return  # moved by hand meanwhile
         found = self._choose(job, rule)
         if found is None:
+            self._ledger.end_look(job, 0.0)
             return
         choice, look_again = found
         explanation = choice.to_json(job.rule)
@@ -228,24 +232,16 @@ class Collector:
             elif choice.decision == Decision.DECLINED:
                 self._decline(job, choice.code, choice.reason, explanation=explanation)
             elif choice.decision == Decision.WAITING and job.state == State.RECEIVING:
-                self._ledger.move(
-                    job,
-                    State.WAITING,
-                    choice.reason,
-                    choice.code,
-                    explanation=explanation,
-                    look_again=look_again,
+                waiting = self._ledger.move(
+                    job, State.WAITING, choice.reason, choice.code, explanation=explanation
                 )
+                self._ledger.end_look(replace(waiting, look_again=job.look_again), look_again)
                 log.info("job %s: WAITING %s", job.id, choice.code)
             else:
                 if (choice.code, choice.reason) != (job.code, job.reason) and job.state == State.WAITING:
                     self._ledger.note(job, choice.reason, choice.code)
-                self._ledger.set(
-                    job,
-                    explanation=explanation,
-                    look_again=look_again,
-                    code=choice.code,
-                    reason=choice.reason,
+                self._ledger.end_look(
+                    job, look_again, explanation=explanation, code=choice.code, reason=choice.reason
                 )
         except IllegalTransition:
             log.info("job %s: changed by hand meanwhile", job.id)

@@ -81,7 +81,6 @@ class _Question:
             raise PeerUnreachable(f"{peer.name}: the host {peer.host} cannot be found.") from error
         if not self._association.is_established:
             raise PeerUnreachable(f"{peer.name} accepts no association for C-FIND.")
-        _leave_answers_to_us(self._association)
 
     def close(self) -> None:
         """Release the association; break it where answers are still under way."""
@@ -123,15 +122,6 @@ class _Question:
                     raise PeerRefuses(f"{name} answered a C-FIND with status 0x{status.Status:04X}.")
         except (RuntimeError, ValueError) as error:  # pynetdicom: association gone, context not accepted
             raise PeerRefuses(f"{name} takes no C-FIND on series.") from error
-
-
-def _leave_answers_to_us(association: Any) -> None:
-    """Keep pynetdicom's reactor, which serves requests, from taking an answer off the queue and dropping it.
-
-    It is paused while we wait, but on a busy machine the pause may begin a moment too late.
-    """
-    take = association.dimse.get_msg
-    association.dimse.get_msg = lambda block=False: take(block) if block else (None, None)
 
 
 def _query(level: str, **keys: str) -> Dataset:

@@ -1,4 +1,4 @@
-"""Sockets that do not wait for each other.
+"""Sockets that do not wait for each other, and answers that reach who asked.
 
 DCMTK and Orthanc answer a C-STORE in two small writes. Nagle's algorithm holds the second until our
 acknowledgement, which Linux delays by 40 ms: 15–20 instances per second, whatever the network. TCP_NODELAY
@@ -66,6 +66,12 @@ class PromptServer(ThreadedAssociationServer):  # type: ignore[misc]
 class PromptAE(AE):  # type: ignore[misc]
     """pynetdicom's application entity, requesting associations on prompt sockets."""
 
+    def associate(self, *arguments: Any, **keywords: Any) -> Association:
+        """Return an association whose answers go to who asked."""
+        association = super().associate(*arguments, **keywords)
+        _leave_answers_to_who_asked(association.dimse)
+        return association
+
     def _create_socket(
         self, assoc: Association, address: AddressInformation, *rest: Any
     ) -> AssociationSocket:
@@ -73,3 +79,20 @@ class PromptAE(AE):  # type: ignore[misc]
         assert wrapper.socket is not None
         wrapper.socket = PromptSocket.of(wrapper.socket)
         return wrapper
+
+
+def _leave_answers_to_who_asked(dimse: Any) -> None:
+    """Keep pynetdicom's reactor, which serves requests, from taking an answer off the queue and dropping it.
+
+    It is paused while somebody waits for an answer, but on a busy machine the pause may begin too late.
+    """
+    take = dimse.get_msg
+
+    def get_msg(block: bool = False) -> Any:
+        if not block:  # so asks the reactor, and nobody else
+            _, message = dimse.peek_msg()
+            if getattr(message, "MessageIDBeingRespondedTo", None) is not None:
+                return None, None
+        return take(block)
+
+    dimse.get_msg = get_msg

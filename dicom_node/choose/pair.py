@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from dicom_node.choose import contrast
 from dicom_node.choose.pixels import Look
-from dicom_node.choose.roles import Role, Verdict, classify
+from dicom_node.choose.roles import UNTOLD, Role, Verdict, classify
 from dicom_node.choose.series import BRAIN_FROM_MM, Series, equal_geometry, same_acquisition
 
 #: Fewer planes than this do not cover a brain.
@@ -194,6 +194,9 @@ def _decide(candidates: list[_Candidate], situation: Situation, seen: contrast.S
     return Decision.COMPLETE, "PAIR", reason, chosen, remarks
 
 
+_SAY_WHICH = "Say which one with: dicom-node queue retry JOB --t1 SERIES --flair SERIES."
+
+
 def _two(rivals: list[_Candidate], unsure: bool, remarks: Mapping[str, str]) -> tuple[str, str]:
     """Return code and sentence that ask a person which of two series to take."""
     role = rivals[0].verdict.role
@@ -204,10 +207,7 @@ def _two(rivals: list[_Candidate], unsure: bool, remarks: Mapping[str, str]) -> 
     seen = [
         f"Series {c.series.title} is {remarks[c.series.uid]}. " for c in rivals if c.series.uid in remarks
     ]
-    return f"TWO_{role}", (
-        f"Two {role} series are {what}: {titles}. {''.join(seen[:1])}"
-        "Say which one with: dicom-node queue retry JOB --t1 SERIES --flair SERIES."
-    )
+    return f"TWO_{role}", (f"Two {role} series are {what}: {titles}. {''.join(seen[:1])}{_SAY_WHICH}")
 
 
 def _by_hand(candidates: list[_Candidate], by_hand: Mapping[str, str]) -> _Answer:
@@ -237,6 +237,8 @@ def _by_hand(candidates: list[_Candidate], by_hand: Mapping[str, str]) -> _Answe
 # --- what is missing -----------------------------------------------------------------------------
 
 _NAMES = {Role.T1W: "pre-contrast T1W", Role.FLAIR: "FLAIR"}
+#: At most this many series are named in a sentence.
+_MOST_NAMED = 8
 
 
 def _what_is_missing(candidates: list[_Candidate], missing: list[Role]) -> tuple[str, str, str]:
@@ -268,11 +270,20 @@ def _what_is_missing(candidates: list[_Candidate], missing: list[Role]) -> tuple
                 "The only T1-weighted series were acquired after contrast; a pre-contrast T1W is needed.",
                 "quiet",
             )
+    untold = [c.series.title for c in candidates if UNTOLD in c.verdict.why and not c.flaw]
+    if len(untold) >= len(missing):
+        what = " or ".join(_NAMES[role] for role in missing)
+        return (
+            "CONTRAST_UNKNOWN",
+            f"Neither TR, TE, TI nor a description tells what series {', '.join(untold[:_MOST_NAMED])} "
+            f"show{'s' if len(untold) == 1 else ''}: {what} is not guessed. {_SAY_WHICH}",
+            "wait",
+        )
     names = " and no ".join(_NAMES[role] for role in missing)
     present = [
         f"{c.series.title} ({c.verdict.role})" for c in candidates if c.verdict.role not in {Role.NOT_MR}
     ]
-    seen = f"; seen: {', '.join(present[:8])}" if present else ""
+    seen = f"; seen: {', '.join(present[:_MOST_NAMED])}" if present else ""
     code = "NO_T1W_NO_FLAIR" if len(missing) == 2 else f"NO_{missing[0]}"
     return code, f"The study holds no {names}{seen}.", "wait"
 

@@ -148,13 +148,33 @@ class Jobs(Database):
         )
 
     def next_look(self) -> float | None:
-        """Return when the next collecting job is due."""
+        """Return when the next collecting job is due: 0 (long ago) where one is to be judged now."""
         table = schema.jobs
         with self._read() as sql:
             due: float | None = sql.scalar(
-                select(func.min(table.c.look_again)).where(table.c.state.in_(COLLECTING))
+                select(func.min(func.coalesce(table.c.look_again, 0.0))).where(table.c.state.in_(COLLECTING))
             )
             return due
+
+    def claim_look(self, job: JobRow, at: float) -> JobRow:
+        """Return the job as it is now, to be judged now; due again at `at` if that fails."""
+        self.set(job, look_again=at)
+        return self.job(job.id)
+
+    def end_look(self, job: JobRow, at: float, **values: Any) -> None:
+        """Record when a job that was judged is due again, and columns to change, unless it moved meanwhile.
+
+        What comes while it is judged (the end of an association, a sender's answer) asks for a look at once;
+        that look must not be lost: the time is set only where `claim_look` left its own.
+        """
+        table = schema.jobs
+        with self._write() as sql:
+            same = (table.c.id == job.id, table.c.state == job.state)
+            if values:
+                sql.execute(update(table).where(*same).values(**values))
+            sql.execute(
+                update(table).where(*same, table.c.look_again == job.look_again).values(look_again=at)
+            )
 
     def counts(self) -> dict[State, int]:
         """Return how many jobs are in each state."""

@@ -39,12 +39,16 @@ def test_each_step_has_its_seconds(bench: Start) -> None:
     assert all(value >= 0 for value in seconds.values())
 
 
-def test_the_decision_takes_under_three_seconds_when_the_association_was_released(bench: Start) -> None:
+def test_the_decision_takes_at_most_two_seconds_when_the_association_was_released(bench: Start) -> None:
     flow = bench(collect={"quiet_seconds": 60.0})
+    decided = []
 
-    flow.send(pair())
+    for nth in range(3):
+        flow.send(pair())
+        decided.append((flow.wait(State.DELIVERED, nth=nth).seconds or {})["decide"])
 
-    assert (flow.wait(State.DELIVERED).seconds or {})["decide"] < 3.0
+    # the best of three: a timer would hold all of them, another process on the machine only some
+    assert min(decided) <= 2.0, decided
 
 
 def test_the_pair_goes_though_the_t2_still_arrives(bench: Start) -> None:

@@ -117,6 +117,34 @@ def test_without_both_it_says_both() -> None:
     assert choice.reason.startswith("The study holds no pre-contrast T1W and no FLAIR")
 
 
+def silent(uid: str, number: int) -> Series:
+    """Return a series whose header says nothing of its contrast."""
+    return series("", uid=uid, series_number=number)
+
+
+def test_series_without_timing_and_words_are_never_guessed_a_person_is_asked() -> None:
+    choice = choose(silent("1.1", 1), silent("1.2", 2))
+
+    assert (choice.decision, choice.code, choice.chosen) == (Decision.WAITING, "CONTRAST_UNKNOWN", {})
+    assert choice.reason == (
+        "Neither TR, TE, TI nor a description tells what series 1 “no description”, 2 “no description” show: "
+        "pre-contrast T1W or FLAIR is not guessed. "
+        "Say which one with: dicom-node queue retry JOB --t1 SERIES --flair SERIES."
+    )
+    assert choose(silent("1.1", 1), silent("1.2", 2), situation=Situation()).decision == Decision.DECLINED
+
+
+def test_a_silent_series_beside_a_t1w_is_not_taken_for_the_flair() -> None:
+    choice = choose(T1, silent("1.9", 9))
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "CONTRAST_UNKNOWN")
+    assert "series 9 “no description” shows: FLAIR is not guessed" in choice.reason
+
+
+def test_a_silent_series_alone_cannot_be_both() -> None:
+    assert choose(silent("1.1", 1)).code == "NO_T1W_NO_FLAIR"
+
+
 def test_while_instances_arrive_nothing_is_missing_yet() -> None:
     choice = choose(T1, situation=replace(JUST_ARRIVED, arriving=True))
 

@@ -55,6 +55,19 @@ def test_brainix_without_descriptions_is_chosen_alike(shared_data: Path) -> None
     assert without.chosen == with_words.chosen
 
 
+def test_brainix_without_a_word_and_without_timing_is_not_guessed(shared_data: Path) -> None:
+    silent = [
+        replace(
+            h, series_description="", protocol_name="", sequence_name="", tr_ms=None, te_ms=None, ti_ms=None
+        )
+        for h in study(shared_data / "BRAINIX")
+    ]
+
+    choice = choose_pair(group(silent), Situation(expired=False))
+
+    assert (choice.decision, choice.code, choice.chosen) == (Decision.WAITING, "CONTRAST_UNKNOWN", {})
+
+
 @pytest.mark.parametrize(("lost", "code"), [("T1", "NO_T1W"), ("FLAIR", "NO_FLAIR")])
 def test_brainix_without_one_of_the_two_is_declined(shared_data: Path, lost: str, code: str) -> None:
     kept = [shared_data / "BRAINIX" / name for name in ("T1", "FLAIR", "T2", "ROI") if name != lost]

@@ -1,4 +1,4 @@
-"""Sockets that do not wait: the options that they set, on a real connection."""
+"""Sockets that do not wait: the options that they set, on a real connection; answers that are not lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from node_bench import HOST, free_port
+from node_bench import HOST, Peer, free_port
 from pynetdicom import evt
 
 from dicom_node.sockets import PromptAE, PromptServer, PromptSocket
@@ -88,3 +88,25 @@ def test_a_refused_connection_leaves_no_open_socket() -> None:
         assert not association.is_established
         del association
         gc.collect()
+
+
+def test_an_answer_reaches_who_asked_even_if_the_reactor_looks_first() -> None:
+    peer, ae = Peer(), PromptAE("X")
+    peer.start()
+    ae.add_requested_context(VERIFICATION)
+    ae.dimse_timeout = 5
+    association = ae.associate(HOST, peer.port, ae_title="PACS")
+    messages = association.dimse.msg_queue
+    put, seen_by_the_reactor = messages.put, []
+
+    def put_while_the_reactor_looks(item: object) -> None:
+        put(item)
+        seen_by_the_reactor.append(association.dimse.get_msg(block=False))
+
+    messages.put = put_while_the_reactor_looks  # type: ignore[method-assign]
+    statuses = [association.send_c_echo() for _ in range(5)]
+    association.release()
+    peer.stop()
+
+    assert [status.get("Status") for status in statuses] == [0] * 5
+    assert seen_by_the_reactor == [(None, None)] * 5
