@@ -225,6 +225,26 @@ def test_an_overlay_in_the_unused_bits_is_no_pixel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array(read_series(write_series(tmp_path, values))), volume())
 
 
+def test_signed_values_of_12_bits_beside_an_overlay_stay_what_they_are(tmp_path: Path) -> None:
+    values = volume(dtype="<i2") // 2 - 500
+    stored = (values & 0x0FFF) | 0x5000
+    assert stored.min() > 0
+    np.testing.assert_array_equal(array(read_series(write_series(tmp_path, stored))), values)
+
+
+def test_rescale_is_applied_frame_by_frame(tmp_path: Path) -> None:
+    def rescale(groups: Dataset, index: int) -> None:
+        values = Dataset()
+        values.RescaleSlope, values.RescaleIntercept = f"{index + 0.5}", "-3"
+        groups.PixelValueTransformationSequence = [values]
+
+    series = read_series(
+        [write_enhanced(tmp_path / "e.dcm", volume(), order=ORDERS["shuffled"], edit=rescale)]
+    )
+    slopes = np.arange(SLICES)[:, None, None] + 0.5
+    np.testing.assert_allclose(array(series), volume() * slopes - 3)
+
+
 def test_monochrome1_is_turned_and_said(tmp_path: Path) -> None:
     def invert(dataset: Dataset, index: int) -> None:
         dataset.PhotometricInterpretation = "MONOCHROME1"
