@@ -40,8 +40,8 @@ STEPS = {
     "restore": 0.9,
     "derive": 0.95,
 }
-#: Of the head on the planes in use: in whole series at most 0.037 (BRAINIX, FG-6692, 7 patients of lgg), 0.076
-#: where a quarter of the field of view is cut away.
+#: Of the head on the planes in use: in whole series at most 0.037 (BRAINIX, FG-6692, 7 patients of lgg), and
+#: 0.076 where a quarter of the field of view is cut away.
 MOST_WITHOUT_FLAIR = 0.06
 Report = Callable[[str, float], None]
 
