@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicom_node.errors import NodeError
+from synthesis.stacks import Choice, chosen_frames
 
 CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
@@ -95,6 +96,11 @@ class Header:
     positions_mm: tuple[tuple[float, float, float], ...] = ()
     orientations: int = 1
     frames: int = 1
+    #: Of an Enhanced MR object that holds several volumes: the frames (from 1) of the one that is read, which
+    #: this header is about, and the sentence that says so; a code and no frames where none can be chosen.
+    chosen_frames: tuple[int, ...] = ()
+    several_volumes: str = ""
+    several_code: str = ""
     #: Sentence: why its pixels cannot be used; empty when they can, as far as the header tells.
     pixel_problem: str = ""
     #: Distinct pixel values (at most 256), None where the pixels are compressed.
@@ -297,7 +303,10 @@ def _distinct_values(dataset: Dataset) -> int | None:
 def _functional_groups(dataset: Dataset) -> dict[str, Any]:
     """Return what Enhanced MR keeps in its functional groups (PS3.3 C.8.13.5): timing, plane, position."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
+    choice = chosen_frames(dataset)
+    if choice.frames:
+        per_frame = [per_frame[number - 1] for number in choice.frames]
     first = [*shared, *per_frame[:1]]
 
     def item(groups: Iterable[Dataset], keyword: str) -> Dataset:
@@ -337,10 +346,26 @@ def _functional_groups(dataset: Dataset) -> dict[str, Any]:
         found |= {"orientation": exact, "orientations": len(set(orientations))}
     kinds = _texts(dataset, "ImageType")
     found["image_type"] = (*kinds, *(kind for kind in _siemens_image_type(per_frame) if kind not in kinds))
+    if choice.sentence:
+        found |= _of_one_volume(choice, item([*per_frame[:1], *shared], "MRImageFrameTypeSequence"))
     agents = dataset.get("ContrastBolusAgentSequence") or []
     usage = item(first, "ContrastBolusUsageSequence")
     found["contrast_given"] = bool(agents) and _text(usage, "ContrastBolusAgentAdministered").upper() != "NO"
     return {key: value for key, value in found.items() if value not in (None, (), "")}
+
+
+def _of_one_volume(choice: Choice, kind: Dataset) -> dict[str, Any]:
+    """Return what differs where an object holds several volumes: its own Image Type speaks of all of them."""
+    found: dict[str, Any] = {"several_volumes": choice.sentence, "several_code": choice.code}
+    if choice.frames:
+        found |= {
+            "chosen_frames": choice.frames,
+            "frames": len(choice.frames),
+            "image_type": _texts(kind, "FrameType"),
+            "complex_component": _text(kind, "ComplexImageComponent").upper(),
+            "acquisition_contrast": _text(kind, "AcquisitionContrast").upper(),
+        }
+    return found
 
 
 def _siemens_image_type(per_frame: Sequence[Dataset]) -> tuple[str, ...]:

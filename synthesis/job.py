@@ -1,4 +1,4 @@
-"""What the node and the worker say to each other: the one module that both import.
+"""What the node and the worker say to each other.
 
 The node puts a `Job` into the queue; the worker answers with a `Result` that it renames into place as
 ``result.json``, so that a result exists whole or not at all. While it runs, a worker shows a `Heartbeat`

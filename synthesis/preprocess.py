@@ -33,6 +33,8 @@ COARSE_MM = 3.0
 HIGHEST_VALUE = 5.0
 #: Smaller heads than this (litres) are noise, a phantom's rod, or a few slices of scalp.
 LEAST_HEAD_L = 0.2
+#: Less than this share of the brain's level is no signal.
+LEAST_SIGNAL = 0.05
 #: A plane is used when both images show signal in this share of the head.
 LEAST_SHOWN = 0.5
 #: Standard deviation of a box one sample wide is 0.29, of its Gaussian of equal half-width 0.42.
@@ -52,13 +54,22 @@ class ModelInput:
     grid: sitk.Image
     #: (D, S, S): the head.
     inside: BoolArray
+    #: How far head and neck reach below the grid, mm.
+    below_mm: float = 0.0
 
     @property
     def usable(self) -> BoolArray:
         """(D,): the planes in which both images show most of the head."""
         head = self.inside.sum(axis=(1, 2))
-        shown = ((self.values > 0.05) & self.inside[:, None]).sum(axis=(2, 3)).min(axis=1)
+        shown = ((self.values > LEAST_SIGNAL) & self.inside[:, None]).sum(axis=(2, 3)).min(axis=1)
         return np.asarray((head > 0) & (shown > LEAST_SHOWN * head), dtype=bool)
+
+    @property
+    def without_flair(self) -> float:
+        """Share of the head on the usable planes where the T1W shows signal and the FLAIR none."""
+        t1, flair = (self.values[self.usable] > LEAST_SIGNAL).swapaxes(0, 1)
+        shown = t1 & self.inside[self.usable]
+        return float((shown & ~flair).sum() / max(1, shown.sum()))
 
 
 def brain_level(image: sitk.Image) -> float:
@@ -159,6 +170,7 @@ def to_model_grid(t1: sitk.Image, flair_on_t1: sitk.Image, size: int = 120) -> M
         flair_level=flair_level,
         grid=grid,
         inside=sitk.GetArrayFromImage(inside) > 0,
+        below_mm=_below_mm(head, grid),
     )
 
 
@@ -208,6 +220,12 @@ def model_grid(t1: sitk.Image, head: sitk.Image, size: int) -> sitk.Image:
     grid.SetDirection(frame.ravel().tolist())
     grid.SetOrigin((frame @ corner).tolist())
     return grid
+
+
+def _below_mm(head: sitk.Image, grid: sitk.Image) -> float:
+    axes = _axes(grid)
+    lowest = _extent(head, axes)[0][2]
+    return max(0.0, float(np.asarray(grid.GetOrigin()) @ axes[:, 2] - lowest))
 
 
 def _axes(image: sitk.Image) -> Vector:

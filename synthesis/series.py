@@ -17,12 +17,14 @@ import numpy.typing as npt
 import pydicom
 import SimpleITK as sitk
 from pydicom import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 from synthesis.enhanced import ENHANCED_CLASSES, frame_count, frame_headers, is_enhanced
 from synthesis.errors import RefusedInput
 from synthesis.geometry import Plane, Stack, plane_of, stack_of
+from synthesis.stacks import chosen_frames
 
 FEWEST_SLICES = 5
 #: Terms for the transfer syntaxes that lose information, or may (JPEG 2000: then the header says so).
@@ -41,6 +43,23 @@ STRICT_DECODERS: dict[UID, str] = {
     pydicom.uid.JPEGLSNearLossless: "pyjpegls",
     pydicom.uid.RLELossless: "pydicom",
 }
+#: Streams that a decoder completes with invented rows where they are cut (measured: 40 of 40, JPEG Lossless).
+#: Those of JPEG-LS, JPEG 2000 and RLE notice it.
+ENDED_BY_EOI = (*pydicom.uid.JPEGTransferSyntaxes,)
+END_OF_IMAGE = b"\xff\xd9"
+#: pydicom's warning of an RLE segment with bytes too many: some inside it were lost or changed.
+RLE_TOO_LONG = "The decoded RLE segment contains"
+#: Without these nothing can refer to an instance.
+IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+#: Positive in every image (PS3.3 C.7.6.3).
+PIXEL_NUMBERS = {
+    "Rows": "rows",
+    "Columns": "columns",
+    "BitsAllocated": "bits a pixel takes",
+    "BitsStored": "bits of a pixel are used",
+}
+#: Of MR images; with a palette, stored values are no brightness (PS3.3 C.7.6.3.1.2).
+GREY = ("MONOCHROME1", "MONOCHROME2")
 #: What decoders and damaged headers raise; each plugin has its own taste.
 DECODING_ERRORS = (
     ValueError,
@@ -117,15 +136,16 @@ def read_series(paths: Sequence[Path]) -> Series:
     RefusedInput
         With one of the codes ``UNREADABLE_FILE``, ``NOT_MR``, ``MIXED_SERIES``, ``NO_PIXEL_DATA``,
         ``UNREADABLE_PIXELS``, ``NO_POSITION``, ``BROKEN_FRAMES``, ``SEVERAL_STACKS``, ``SEVERAL_ECHOES``,
-        ``MIXED_GEOMETRY``, ``TOO_FEW_SLICES``, ``DUPLICATE_POSITIONS``, ``SLICE_MISSING``,
-        ``IRREGULAR_SPACING``, ``SHEARED_STACK``.
+        ``SEVERAL_VOLUMES``, ``MIXED_GEOMETRY``, ``TOO_FEW_SLICES``, ``DUPLICATE_POSITIONS``,
+        ``SLICE_MISSING``, ``IRREGULAR_SPACING``, ``SHEARED_STACK``.
     """
     # Faulty values in foreign headers are no reason to stop or to warn: what is used is checked below.
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
         objects = _distinct([_read_file(path) for path in paths])
         _refuse_mixed(objects)
-        slices = [piece for dataset in objects for piece in _slices_of(dataset)]
+        read = [_slices_of(dataset) for dataset in objects]
+        slices = [piece for pieces, _ in read for piece in pieces]
     if len(slices) < FEWEST_SLICES:
         raise RefusedInput(
             "TOO_FEW_SLICES",
@@ -142,7 +162,7 @@ def read_series(paths: Sequence[Path]) -> Series:
         spacing_mm=stack.spacing_mm,
         bits_stored=max(int(piece.header.BitsStored) for piece in ordered),
         lossy=max(filter(None, map(_lossy, objects)), key=lambda lossy: lossy.ratio, default=None),
-        remarks=remarks,
+        remarks=(*dict.fromkeys(said for _, said in read if said), *remarks),
     )
 
 
@@ -155,7 +175,7 @@ def _read_file(path: Path) -> Dataset:
             "UNREADABLE_FILE",
             "A file of the series is damaged or no DICOM file; please send the series again.",
         ) from error
-    if "SOPInstanceUID" not in dataset or "SOPClassUID" not in dataset:
+    if not all(dataset.get(keyword) for keyword in IDENTIFIERS):
         raise RefusedInput(
             "UNREADABLE_FILE",
             "A file of the series is cut short or holds no DICOM image; please send the series again.",
@@ -172,64 +192,74 @@ def _refuse_mixed(datasets: list[Dataset]) -> None:
     if not datasets:
         raise RefusedInput("TOO_FEW_SLICES", "The series holds no image.")
     for dataset in datasets:
-        if dataset.SOPClassUID not in (MRImageStorage, *ENHANCED_CLASSES):
-            name = UID(str(dataset.SOPClassUID)).name
-            raise RefusedInput("NOT_MR", f"{_instance(dataset)} is no MR image ({name}).")
+        _refuse_no_image(dataset)
     for keyword, what in (("SeriesInstanceUID", "series"), ("FrameOfReferenceUID", "frames of reference")):
         found = {str(dataset.get(keyword) or "") for dataset in datasets}
         if len(found) > 1:
             raise RefusedInput("MIXED_SERIES", f"The files belong to {len(found)} {what}; one is expected.")
 
 
-def _slices_of(dataset: Dataset) -> list[_Slice]:
-    pixels = _pixels(dataset)
-    dataset = _without_pixels(dataset)
-    if is_enhanced(dataset):
-        headers = frame_headers(dataset)
-        _refuse_several_stacks(headers)
-        frames: list[int | None] = list(range(1, len(headers) + 1))
-        pixels = pixels.reshape(len(headers), *pixels.shape[-2:])
-    elif pixels.ndim == 2:
-        headers, frames, pixels = [dataset], [None], pixels[np.newaxis]
-    else:
-        raise RefusedInput(
-            "BROKEN_FRAMES", f"{_instance(dataset)} holds several frames without their places."
-        )
-    return [
-        _Slice(header, frame, plane_of(header, _instance(header, frame)), _rescaled(values, header))
-        for header, frame, values in zip(headers, frames, pixels, strict=True)
-    ]
-
-
-def _refuse_several_stacks(headers: list[Dataset]) -> None:
-    stacks = {str(header.get("StackID") or "") for header in headers}
-    if len(stacks) > 1:
-        raise RefusedInput(
-            "SEVERAL_STACKS", f"The Enhanced MR object holds {len(stacks)} stacks of slices; one is expected."
-        )
-    echoes = {str(header.get("EchoTime") or "") for header in headers}
-    if len(echoes) > 1:
-        raise RefusedInput(
-            "SEVERAL_ECHOES", f"The Enhanced MR object holds {len(echoes)} echoes; one is expected."
-        )
-
-
-def _pixels(dataset: Dataset) -> npt.NDArray[np.generic]:
-    if "PixelData" not in dataset:
+def _refuse_no_image(dataset: Dataset) -> None:
+    if dataset.SOPClassUID not in (MRImageStorage, *ENHANCED_CLASSES):
+        name = UID(str(dataset.SOPClassUID)).name
+        raise RefusedInput("NOT_MR", f"{_instance(dataset)} is no MR image ({name}).")
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise RefusedInput("NOT_MR", f"{_instance(dataset)} holds computed numbers, not an MR slice.")
+    if not dataset.get("PixelData"):
         raise RefusedInput(
             "NO_PIXEL_DATA", f"{_instance(dataset)} holds no pixels; please send the series again."
         )
-    if _number(dataset, "SamplesPerPixel", 1.0) != 1:
+
+
+def _slices_of(dataset: Dataset) -> tuple[list[_Slice], str]:
+    """Return the slices of an object that are used, and what was left out, as a sentence."""
+    headers = [_without_pixels(dataset)]
+    frames: Sequence[int | None] = [None]
+    said = ""
+    if is_enhanced(dataset):
+        every, chosen = frame_headers(headers[0]), chosen_frames(dataset)
+        if chosen.code:
+            raise RefusedInput(chosen.code, chosen.sentence)
+        frames, said = chosen.frames, chosen.sentence
+        headers = [every[number - 1] for number in chosen.frames]
+    elif frame_count(dataset) > 1:
+        raise RefusedInput(
+            "BROKEN_FRAMES", f"{_instance(dataset)} holds several frames without their places."
+        )
+    pixels = _pixels(dataset)
+    pixels = pixels.reshape(-1, *pixels.shape[-2:])[[(number or 1) - 1 for number in frames]]
+    names = [_instance(header, frame) for header, frame in zip(headers, frames, strict=True)]
+    return [
+        _Slice(header, frame, plane_of(header, name), _rescaled(values, header, name))
+        for header, frame, name, values in zip(headers, frames, names, pixels, strict=True)
+    ], said
+
+
+def _pixels(dataset: Dataset) -> npt.NDArray[np.generic]:
+    if _number(dataset, "SamplesPerPixel", 1.0) != 1 or dataset.get("PhotometricInterpretation", "") not in (
+        "",
+        *GREY,
+    ):
         raise RefusedInput("NOT_MR", f"{_instance(dataset)} is a colour image, not an MR slice.")
+    for keyword, what in PIXEL_NUMBERS.items():
+        if _number(dataset, keyword, 0.0) < 1:
+            raise RefusedInput(
+                "UNREADABLE_PIXELS",
+                f"The header of {_instance(dataset, start=False)} does not say how many {what}; "
+                "please send the series again.",
+            )
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     frames = frame_count(dataset)
-    dataset.pixel_array_options(
-        decoding_plugin=STRICT_DECODERS.get(UID(str(dataset.file_meta.TransferSyntaxUID)), "")
-    )
+    syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+    dataset.pixel_array_options(decoding_plugin=STRICT_DECODERS.get(syntax, ""))
     try:
-        pixels: npt.NDArray[np.generic] = dataset.pixel_array
-    except DECODING_ERRORS as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=RLE_TOO_LONG)
+            pixels: npt.NDArray[np.generic] = dataset.pixel_array
+        if syntax in ENDED_BY_EOI:
+            _check_ends(dataset, frames)
+    except (UserWarning, *DECODING_ERRORS) as error:
         raise RefusedInput(
             "UNREADABLE_PIXELS",
             f"The pixels of {_instance(dataset, start=False)} are cut short or damaged; "
@@ -244,6 +274,12 @@ def _pixels(dataset: Dataset) -> npt.NDArray[np.generic]:
     return pixels
 
 
+def _check_ends(dataset: Dataset, frames: int) -> None:
+    for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
+        if not stream.rstrip(b"\0").endswith(END_OF_IMAGE):
+            raise ValueError("a JPEG stream without its end")
+
+
 def _without_pixels(dataset: Dataset) -> Dataset:
     header = Dataset()
     header.update({element.tag: element for element in dataset if element.tag.group < 0x7FE0})
@@ -251,12 +287,16 @@ def _without_pixels(dataset: Dataset) -> Dataset:
     return header
 
 
-def _rescaled(values: npt.NDArray[np.generic], header: Dataset) -> FloatArray:
+def _rescaled(values: npt.NDArray[np.generic], header: Dataset, name: str) -> FloatArray:
     """Return modality values, float32 (rows, columns)."""
     slope = _number(header, "RescaleSlope", 1.0)
     intercept = _number(header, "RescaleIntercept", 0.0)
     if slope == 0.0 or not np.isfinite([slope, intercept]).all():
-        slope, intercept = 1.0, 0.0
+        raise RefusedInput(
+            "UNREADABLE_PIXELS",
+            f"{name} has the rescale slope {slope:g} and intercept {intercept:g}: "
+            "its pixels stand for nothing.",
+        )
     return (values.astype(np.float64) * slope + intercept).astype(np.float32)
 
 

@@ -299,6 +299,9 @@ def _flaw(series: Series, growth: Growth) -> tuple[str, str] | None:
         return code, f"Series {series.title}: {which} cannot be used, {why}{more}."
     if growth == Growth.GROWING:
         return None
+    several = next((header for header in series.headers if header.several_code), None)
+    if several:
+        return several.several_code, f"Series {series.title}: {several.several_volumes}"
     if series.gaps:
         return "SLICE_MISSING", f"Series {series.title}: {series.gaps[0].sentence()}."
     if not series.is_uniform:
@@ -363,6 +366,8 @@ def _table(
                 extra[0] += f", {c.series.spacing_mm:.2f} mm apart"
             if c.flaw:
                 extra.append(c.flaw[1])
+            else:
+                extra += dict.fromkeys(h.several_volumes for h in c.series.headers if h.several_volumes)
             if c.series.uid in remarks:
                 extra.append(remarks[c.series.uid])
             if chosen:

@@ -141,10 +141,11 @@ def read(paths: Sequence[Path]) -> Coarse:
     for path in paths:
         dataset = dcmread(path, force=True)
         header = headers.of_dataset(dataset)
-        frames = np.asarray(dataset.pixel_array, dtype=np.float64).reshape(
-            header.frames, *dataset.pixel_array.shape[-2:]
-        )
-        if len(header.positions_mm) != header.frames or len(header.spacing_mm) != 2:
+        frames = np.asarray(dataset.pixel_array, dtype=np.float64)
+        frames = frames.reshape(-1, *frames.shape[-2:])
+        if header.chosen_frames:
+            frames = frames[[number - 1 for number in header.chosen_frames]]
+        if len(header.positions_mm) != len(frames) or len(header.spacing_mm) != 2:
             raise ValueError("a plane without position")
         frames = frames * _slope(dataset)
         factors = [max(1, round(PIXEL_MM / side)) for side in header.spacing_mm]

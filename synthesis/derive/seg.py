@@ -77,7 +77,18 @@ def derive_seg(source: Source, tumour: sitk.Image, *, fractional: bool = False) 
         )
         source.dress(made, SERIES_DESCRIPTION)
         source.refer(made, source.all_images)
+    _name_frames(made, source)
     return made
+
+
+def _name_frames(made: Dataset, source: Source) -> None:
+    """Refer to the frames of the T1W's object by their own numbers: not all of them may be in use."""
+    used = [source.t1.frames[index] for index in _slices_by_frame(source)]
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        for derivation in frame.get("DerivationImageSequence", ()):
+            for image in derivation.SourceImageSequence:
+                if "ReferencedFrameNumber" in image:
+                    image.ReferencedFrameNumber = used[image.ReferencedFrameNumber - 1]
 
 
 def _segment(maker: Maker, series_uid: str) -> SegmentDescription:

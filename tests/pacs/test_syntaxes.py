@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from bench import Node, Orthanc, tool, wait_for
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -25,6 +26,7 @@ from stand_in_pacs import send
 from studies import other_uid
 
 from dicom_node import headers
+from synthesis.errors import RefusedInput
 from synthesis.phantom import PhantomStudy, write_study
 from synthesis.series import Series, read_series
 
@@ -139,6 +141,21 @@ def test_a_series_is_the_same_volume_in_every_transfer_syntax(
     assert series.image.GetDirection() == plain.image.GetDirection()
     assert series.image.GetOrigin() == plain.image.GetOrigin()
     assert series.lossy is None
+
+
+@pytest.mark.parametrize("option", ["+e1", "+el", "+ee"], ids=["lossless SV1", "lossless", "lossy"])
+def test_a_jpeg_that_is_cut_is_refused_and_not_filled_up(
+    study: PhantomStudy, tmp_path: Path, option: str
+) -> None:
+    paths = converted(study.paths[:6], ("dcmcjpeg", "+un", option), tmp_path)
+    image = pydicom.dcmread(paths[2])
+    stream = next(generate_frames(image.PixelData, number_of_frames=1))
+    image.PixelData = encapsulate([stream[: 2 * len(stream) // 3]])
+    image.save_as(paths[2])
+
+    with pytest.raises(RefusedInput, match="cut short or damaged") as refused:
+        read_series(paths)
+    assert refused.value.code == "UNREADABLE_PIXELS"
 
 
 def test_jpeg_with_loss_is_accepted_and_marked(study: PhantomStudy, tmp_path: Path) -> None:

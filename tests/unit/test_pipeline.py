@@ -186,6 +186,21 @@ def test_a_sagittal_t1w_with_an_axial_flair_keeps_its_place(tmp_path: Path) -> N
     np.testing.assert_array_equal(before[tumour < 1e-3], after[tumour < 1e-3])
 
 
+def test_a_flair_of_half_the_head_is_said(phantom: PhantomStudy, tmp_path: Path) -> None:
+    halves = []
+    for path in phantom.series["flair"].paths:
+        dataset = pydicom.dcmread(path)
+        pixels = dataset.pixel_array.copy()
+        pixels[:, : int(0.4 * pixels.shape[1])] = 0
+        dataset.PixelData = pixels.tobytes()
+        halves.append(tmp_path / path.name)
+        dataset.save_as(halves[-1])
+
+    job = run(phantom.series["t1"].paths, halves, tmp_path / "out", MODEL, lambda step, share: None)
+
+    assert any("shows nothing in" in said and "rests on the T1W alone" in said for said in job.remarks)
+
+
 def test_remarks_hold_no_patient(phantom: PhantomStudy, result: tuple[Made, Path]) -> None:
     text = "\n".join(result[0].remarks)
     assert "FLAIR was aligned" in text

@@ -117,6 +117,21 @@ def test_planes_without_head_are_not_usable() -> None:
     assert found.usable.sum() == pytest.approx(20, abs=2)
 
 
+def test_where_the_flair_shows_nothing_is_measured() -> None:
+    t1 = head()
+    flair = sitk.Image(t1)
+    flair[: int(0.4 * t1.GetWidth()), :, :] = 0
+    assert to_model_grid(t1, t1).without_flair < 0.01
+    assert to_model_grid(t1, flair).without_flair == pytest.approx(0.27, abs=0.05)
+
+
+def test_what_lies_below_the_grid_is_measured() -> None:
+    sagittal = head(SAGITTAL, spacing=(2.0, 2.0, 4.0), radii=(75.0, 95.0, 115.0))
+    assert to_model_grid(sagittal, sagittal).below_mm == pytest.approx(30, abs=6)
+    axial = head(radii=(75.0, 95.0, 115.0))
+    assert to_model_grid(axial, axial).below_mm == 0
+
+
 def test_a_head_that_is_larger_than_the_field_is_not_cut() -> None:
     image = head(radii=(120.0, 140.0, 80.0), spacing=(3.0, 3.0, 6.0), field=300.0)
     found = to_model_grid(image, image)
