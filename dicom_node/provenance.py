@@ -90,12 +90,18 @@ def lines(found: Provenance) -> list[str]:
 
 
 def inputs_in_the_spool(settings: Settings, found: Provenance) -> dict[str, list[Path]]:
-    """Return the files of each role that the node still keeps."""
+    """Return the files of each role that the node still keeps.
+
+    Those of the job that made the object, where a job of this node did: its series may have grown since.
+    """
     from dicom_node.ledger import Ledger
 
     ledger = Ledger(settings.node.ledger_url)
     try:
         paths = ledger.series_paths(found.study_uid, found.series)
+        for job in ledger.jobs_of(found.study_uid):
+            if found.sop_instance_uid in {row.sop_instance_uid for row in ledger.deliveries(job.id)}:
+                paths = job.inputs or paths
     finally:
         ledger.close()
     return {role: [settings.node.spool / path for path in several] for role, several in paths.items()}
@@ -126,28 +132,53 @@ def reproduce(
     NoSuchThing
         When inputs are gone, or `synthesis` cannot compute here; the sentence says why.
     """
-    gone = [role for role in found.series if not [one for one in inputs.get(role, []) if one.is_file()]]
+    gone = [
+        role
+        for role in found.series
+        if not inputs.get(role) or not all(one.is_file() for one in inputs[role])
+    ]
     if gone:
         raise NoSuchThing(
             f"The {' and the '.join(gone)} is not here any more; name a folder with it: --inputs FOLDER."
         )
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for role in ROLES.values():
-            (folder / role).mkdir()
-            for number, source in enumerate(inputs[role]):
-                (folder / role / f"{number:05d}.dcm").symlink_to(source.resolve())
-        _compute(folder, found, device)
-        for again in sorted((folder / "out").glob("*.dcm")):
-            dataset = dcmread(again)
-            if dataset.SOPInstanceUID == found.sop_instance_uid:
-                return compare(dcmread(path), dataset)
+        again = computed(Path(name), found, inputs, device).get(found.sop_instance_uid)
+        if again is not None:
+            return compare(dcmread(path), dcmread(again))
     return Reproduction(
         False,
         1.0,
         "",
         "Other identifiers came out: the inputs, the weights or the version of the code are not the same.",
     )
+
+
+def computed(
+    folder: Path, found: Provenance, inputs: Mapping[str, list[Path]], device: str
+) -> dict[str, Path]:
+    """Compute all objects of the same job into a folder; return the files by SOP Instance UID.
+
+    Raises `NoSuchThing` when nothing can be computed here; the sentence says why.
+    """
+    wanted = found.wanted
+    if not wanted.objects or not found.series:
+        raise NoSuchThing("This object was not computed from images: there is nothing to compute again.")
+    for role in ROLES.values():
+        (folder / role).mkdir()
+        for number, source in enumerate(inputs[role]):
+            (folder / role / f"{number:05d}.dcm").symlink_to(source.resolve())
+    command = [sys.executable, "-m", "synthesis", *(str(folder / role) for role in ROLES.values())]
+    command += [str(folder / "out"), "--model", found.model, "--device", device]
+    command += ["--t1c", wanted.t1c, "--seg", wanted.seg]
+    command += ["--corner-text"] if wanted.corner_text else []
+    command += ["--objects", *wanted.objects]
+    # Fixed program; the arguments are our own vocabulary, checked when the object was read.
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        last = (run.stderr.strip().splitlines() or ["python -m synthesis said nothing."])[-1]
+        raise NoSuchThing(f"It could not be computed again here: {last}")
+    made = sorted((folder / "out").glob("*.dcm"))
+    return {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID): path for path in made}
 
 
 def compare(original: Dataset, again: Dataset) -> Reproduction:
@@ -222,22 +253,6 @@ def _referenced(dataset: Dataset) -> Iterator[str]:
                 yield str(item.get("ReferencedSOPInstanceUID", ""))
             else:
                 yield from _referenced(item)
-
-
-def _compute(folder: Path, found: Provenance, device: str) -> None:
-    wanted = found.wanted
-    if not wanted.objects or not found.series:
-        raise NoSuchThing("This object was not computed from images: there is nothing to compute again.")
-    command = [sys.executable, "-m", "synthesis", *(str(folder / role) for role in ROLES.values())]
-    command += [str(folder / "out"), "--model", found.model, "--device", device]
-    command += ["--t1c", wanted.t1c, "--seg", wanted.seg]
-    command += ["--corner-text"] if wanted.corner_text else []
-    command += ["--objects", *wanted.objects]
-    # Fixed program; the arguments are our own vocabulary, checked when the object was read.
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode:
-        last = (run.stderr.strip().splitlines() or ["python -m synthesis said nothing."])[-1]
-        raise NoSuchThing(f"It could not be computed again here: {last}")
 
 
 def _difference(original: Dataset, again: Dataset) -> float:

@@ -9,10 +9,19 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    MRImageStorage,
+    RLELossless,
+)
 from pynetdicom import _config, build_context, evt
 from pynetdicom.sop_class import Verification
 
@@ -25,6 +34,11 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 
 #: At most this many contexts fit into one association (PS3.8 9.3.2: odd ids up to 255).
 _MOST_CONTEXTS = 128
+#: What a peer with `compress` is offered; the first that it accepts is used. On T1W slices of BRAINIX JPEG-LS
+#: leaves a fifth at 90 MB/s, JPEG 2000 a fifth at 28 MB/s, RLE two fifths at 72 MB/s (one core).
+LOSSLESS = (JPEGLSLossless, JPEG2000Lossless, RLELossless)
+#: What may be compressed. A segmentation has one bit a pixel, a document has no pixels.
+COMPRESSIBLE = frozenset({MRImageStorage, EnhancedMRImageStorage})
 _CONNECT_TIMEOUT_S = 10
 _ANSWER_TIMEOUT_S = 60
 
@@ -103,24 +117,24 @@ def store(
         The peer accepts no presentation context for an object: it never will.
     """
     kinds = sorted({(p.sop_class_uid, p.transfer_syntax_uid) for p in parcels})
-    contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds[:_MOST_CONTEXTS]]
-    if len(kinds) < _MOST_CONTEXTS // 2:  # what lies uncompressed may also go as Implicit VR
-        plain = {sop_class for sop_class, syntax in kinds if syntax == ExplicitVRLittleEndian}
-        contexts += [build_context(sop_class, ImplicitVRLittleEndian) for sop_class in sorted(plain)]
-    association = associate(calling_aet, peer, contexts)
+    ways = {kind: forms(*kind, compress=peer.compress) for kind in kinds}
+    # As it lies first: should there be too many for one association, the rest is only convenience.
+    offers = dict.fromkeys([*kinds, *((kind[0], syntax) for kind in kinds for syntax in ways[kind])])
+    association = associate(calling_aet, peer, [build_context(*offer) for offer in offers][:_MOST_CONTEXTS])
     accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
     refused = []
     try:
         for one in parcels:
-            exact = (one.sop_class_uid, one.transfer_syntax_uid) in accepted
-            implicit = (
-                one.transfer_syntax_uid == ExplicitVRLittleEndian
-                and (one.sop_class_uid, str(ImplicitVRLittleEndian)) in accepted
-            )
-            if not exact and not implicit:
+            taken = [
+                syntax
+                for syntax in ways[one.sop_class_uid, one.transfer_syntax_uid]
+                if (one.sop_class_uid, syntax) in accepted
+            ]
+            encoded = (_encoded(one, syntax) for syntax in taken)
+            source = next((found for found in encoded if found is not None), None)
+            if source is None:
                 refused.append(one)
                 continue
-            source: Any = one.path if exact else _as_implicit(one.path)
             status = association.send_c_store(source)
             if "Status" not in status:
                 raise PeerUnreachable(f"{peer.name} broke the association or did not answer in time.")
@@ -135,6 +149,38 @@ def store(
             f"{peer.name} accepts no presentation context for {len(refused)} of {len(parcels)} objects "
             f"(SOP class {refused[0].sop_class_uid}, transfer syntax {refused[0].transfer_syntax_uid})."
         )
+
+
+def forms(sop_class_uid: str, transfer_syntax_uid: str, *, compress: bool) -> tuple[str, ...]:
+    """Return the transfer syntaxes in which an object may be sent, the best first."""
+    if transfer_syntax_uid != ExplicitVRLittleEndian:
+        return (transfer_syntax_uid,)
+    smaller = LOSSLESS if compress and sop_class_uid in COMPRESSIBLE else ()
+    return (*smaller, ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+
+def _encoded(one: Parcel, syntax: str) -> Any:
+    """Return what to hand to pynetdicom to send an object in this form; None where it cannot have it."""
+    if syntax == one.transfer_syntax_uid:
+        return one.path
+    if syntax == ImplicitVRLittleEndian:
+        return _as_implicit(one.path)
+    return _compressed(one.path, syntax)
+
+
+def _compressed(path: Path, syntax: str) -> Any:
+    """Return the data set of a file with its pixels compressed; None unless they come out again the same.
+
+    The SOP Instance UID stays: without loss it is the same image in another transfer syntax (PS3.5 10).
+    """
+    dataset = dcmread(path)
+    try:
+        before = dataset.pixel_array
+        dataset.compress(syntax, generate_instance_uid=False)
+        same = np.array_equal(before, dataset.pixel_array)
+    except (RuntimeError, ValueError, AttributeError, NotImplementedError):
+        return None  # pixels that no coder takes, or that are damaged: they go as they lie
+    return dataset if same else None
 
 
 def _as_implicit(path: Path) -> Any:

@@ -88,6 +88,7 @@ class Peer(_Section):
     sends: bool = True
     receives: bool = True
     commitment: bool = True
+    compress: bool = False
     dicomweb: str = Field(default="", pattern=r"^(https?://[^\s@]+)?$")
 
     @model_validator(mode="before")
@@ -98,6 +99,13 @@ class Peer(_Section):
             host = urlsplit(str(values["dicomweb"])).hostname or ""
             return {"ae_title": "DICOMWEB", "host": host, "sends": False} | values
         return values
+
+    @model_validator(mode="after")
+    def _only_an_association_agrees_on_compression(self) -> Peer:
+        """STOW-RS names no transfer syntaxes: a service that cannot read one would refuse for good."""
+        if self.compress and self.dicomweb:
+            raise ValueError("compress has no effect on dicomweb: it is for C-STORE; leave one of them out")
+        return self
 
 
 class Retention(_Section):
@@ -368,6 +376,7 @@ port = 11112
 # sends = true                # may send to us
 # receives = true             # may be sent results
 # commitment = true           # is asked by storage commitment to keep them; without: by C-FIND
+# compress = false            # true: images go as JPEG-LS, JPEG 2000 or RLE (no loss) if the peer takes it
 # dicomweb = ""               # "https://…/dicom-web": results go there by STOW-RS; token or password from the
 #                             # environment: DICOM_NODE_PEER_PACS_TOKEN, or …_USER and …_PASSWORD
 

@@ -378,16 +378,17 @@ class Worker(Server):
 
 
 class StoreSCP(Server):
-    """DCMTK's storescp: keeps what it is sent, as it was sent."""
+    """DCMTK's storescp: keeps what it is sent, as it was sent; takes all, unless `options` say otherwise."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = ("+xa",)) -> None:
         super().__init__("storescp", folder)
+        self.options = options
         self.port = free_port()
         self.received = folder / "received"
         self.received.mkdir(exist_ok=True)
 
     def command(self) -> Sequence[str]:
-        return [tool("storescp"), "--fork", "+xa", "-od", str(self.received), str(self.port)]
+        return [tool("storescp"), "--fork", *self.options, "-od", str(self.received), str(self.port)]
 
     def ready(self) -> bool:
         return answers(self.port)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from bench import HOST, Orthanc, Redis, free_port
+from pydicom.uid import JPEGLSLossless
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -130,6 +131,21 @@ def test_orthanc_commits_on_an_association_of_its_own(
     assert (asked.how, asked.confirmed, asked.lost) == (How.N_ACTION, SLICES, 0)
     assert {row.state for row in flow.node.ledger.deliveries(job.id)} == {DeliveryState.COMMITTED}
     assert len(stored(orthanc)) == store_events(orthanc) == SLICES
+
+
+def test_orthanc_gets_it_compressed_where_its_peer_says_so_and_commits(
+    start: Start, archive: StartOrthanc, node_port: int
+) -> None:
+    orthanc = archive()
+    flow = start(orthanc, node_port, compress=True)
+
+    flow.send(pair(), calling="ORTHANC")
+
+    committed(flow)
+    assert len(stored(orthanc)) == SLICES
+    for identity in stored(orthanc):
+        syntax = orthanc.call("GET", f"/instances/{identity}/metadata/TransferSyntax").decode()
+        assert syntax == JPEGLSLossless
 
 
 def test_orthanc_that_is_away_during_the_delivery_gets_it_when_it_is_back(

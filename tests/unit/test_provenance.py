@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from dicom_node import provenance
 from dicom_node.cli import app
 from dicom_node.errors import NoSuchThing
+from dicom_node.ledger import Ledger
+from dicom_node.settings import Settings
 from synthesis.job import Wanted
 from synthesis.series import read_series
 
@@ -78,6 +80,27 @@ def test_inputs_that_are_gone_are_named(folder: Path, tmp_path: Path) -> None:
     found = provenance.read(path)
     with pytest.raises(NoSuchThing, match="T1W and the FLAIR"):
         provenance.reproduce(path, found, provenance.inputs_in(tmp_path, found))
+
+
+def test_in_the_spool_the_inputs_are_those_of_the_job_that_made_it(folder: Path, tmp_path: Path) -> None:
+    """A slice came late and opened revision two: the first answer is still made of what the first job had."""
+    path = kinds(folder)[0]
+    found = provenance.read(path)
+    settings = Settings.model_validate({"node": {"spool": tmp_path}})
+    ledger = Ledger(settings.node.ledger_url)
+    for revision, inputs in ((1, {"T1W": ["a"], "FLAIR": ["b"]}), (2, {"T1W": ["a", "c"], "FLAIR": ["b"]})):
+        job = ledger.open_job(found.study_uid, "every study", revision, "pacs", 0.0, "Arriving.")
+        ledger.set(job, inputs=inputs)
+        uid = found.sop_instance_uid if revision == 1 else "1.2.3"
+        ledger.open_deliveries(job, ["pacs"], [("made", "1.2", uid, "1.2.4")])
+    ledger.close()
+
+    sources = provenance.inputs_in_the_spool(settings, found)
+
+    assert sources == {"T1W": [tmp_path / "a"], "FLAIR": [tmp_path / "b"]}
+    (tmp_path / "a").touch()
+    with pytest.raises(NoSuchThing, match="The FLAIR is not here any more"):
+        provenance.reproduce(path, found, sources)
 
 
 def test_settings_that_are_not_ours_are_not_run(folder: Path, tmp_path: Path) -> None:

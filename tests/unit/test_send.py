@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from node_bench import HOST, Peer, free_port
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    MRImageStorage,
+    RLELossless,
+    SegmentationStorage,
+)
 from small_studies import new_uid, pair, stack, write
 
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
-from dicom_node.send import Answer, Parcel, echo, parcel, send_folder, store
+from dicom_node.send import LOSSLESS, Answer, Parcel, echo, forms, parcel, send_folder, store
 from dicom_node.settings import Peer as PeerSettings
 
 StartPeer = Callable[..., Peer]
@@ -33,13 +44,13 @@ def start() -> Iterator[StartPeer]:
         each.stop()
 
 
-def known(port: int, ae_title: str = "PACS", host: str = HOST) -> PeerSettings:
-    return PeerSettings(name="pacs", ae_title=ae_title, host=host, port=port)
+def known(port: int, ae_title: str = "PACS", host: str = HOST, *, compress: bool = False) -> PeerSettings:
+    return PeerSettings(name="pacs", ae_title=ae_title, host=host, port=port, compress=compress)
 
 
-def sent(peer: Peer, parcels: list[Parcel]) -> list[Answer]:
+def sent(peer: Peer, parcels: list[Parcel], *, compress: bool = False) -> list[Answer]:
     answers: list[Answer] = []
-    store("TAVIT", known(peer.port), parcels, answers.append)
+    store("TAVIT", known(peer.port, compress=compress), parcels, answers.append)
     return answers
 
 
@@ -94,6 +105,74 @@ def test_an_old_peer_gets_the_same_in_implicit_vr(start: StartPeer, tmp_path: Pa
 
     assert peer.received == images
     assert {ds.file_meta.TransferSyntaxUID for ds in peer.received} == {ImplicitVRLittleEndian}
+
+
+PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "syntax", "compress", "expected"),
+    [
+        (MRImageStorage, ExplicitVRLittleEndian, False, PLAIN),
+        (MRImageStorage, ExplicitVRLittleEndian, True, (*LOSSLESS, *PLAIN)),
+        (EnhancedMRImageStorage, ExplicitVRLittleEndian, True, (*LOSSLESS, *PLAIN)),
+        (SegmentationStorage, ExplicitVRLittleEndian, True, PLAIN),
+        (CTImageStorage, RLELossless, True, (RLELossless,)),
+        (MRImageStorage, JPEG2000Lossless, True, (JPEG2000Lossless,)),
+    ],
+)
+def test_the_forms_in_which_an_object_may_go(
+    sop_class: str, syntax: str, compress: bool, expected: tuple[str, ...]
+) -> None:
+    assert forms(sop_class, syntax, compress=compress) == expected
+
+
+@pytest.mark.parametrize(
+    ("takes", "compress", "used"),
+    [
+        ((*PLAIN, RLELossless, JPEG2000Lossless, JPEGLSLossless), True, JPEGLSLossless),
+        ((*PLAIN, RLELossless, JPEG2000Lossless), True, JPEG2000Lossless),
+        ((*PLAIN, RLELossless), True, RLELossless),
+        ((JPEG2000Lossless,), True, JPEG2000Lossless),
+        (PLAIN, True, ExplicitVRLittleEndian),
+        ((ImplicitVRLittleEndian,), True, ImplicitVRLittleEndian),
+        ((*PLAIN, JPEGLSLossless), False, ExplicitVRLittleEndian),
+    ],
+)
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+def test_the_best_that_a_peer_takes_is_used_and_the_pixels_stay(
+    start: StartPeer, tmp_path: Path, takes: tuple[str, ...], compress: bool, used: str, signed: bool
+) -> None:
+    peer, images = start(syntaxes=takes), stack(new_uid(), "T1", slices=2)
+    for image in images:
+        image.Rows = image.Columns = 64  # JPEG 2000 halves it five times
+        image.PixelData = np.arange(4096, dtype="<u2").tobytes()
+        if signed:
+            image.PixelRepresentation, image.BitsStored, image.HighBit = 1, 16, 15
+            image.PixelData = (np.arange(4096, dtype="<i2") - 2048).tobytes()
+
+    answers = sent(peer, [parcel(path) for path in write(images, tmp_path)], compress=compress)
+
+    assert [answer.status for answer in answers] == [0, 0]
+    assert {image.file_meta.TransferSyntaxUID for image in peer.received} == {used}
+    for before, after in zip(images, peer.received, strict=True):
+        assert after.SOPInstanceUID == before.SOPInstanceUID
+        np.testing.assert_array_equal(after.pixel_array, before.pixel_array)
+        for image in (before, after):
+            del image.PixelData
+        assert after == before
+
+
+def test_pixels_that_no_coder_takes_go_as_they_lie(start: StartPeer, tmp_path: Path) -> None:
+    peer, images = start(syntaxes=[*PLAIN, JPEGLSLossless]), stack(new_uid(), "T1", slices=2)
+    images[0].PixelData = images[0].PixelData[:100]
+
+    answers = sent(peer, [parcel(path) for path in write(images, tmp_path)], compress=True)
+
+    assert [answer.stored for answer in answers] == [True, True]
+    used = [image.file_meta.TransferSyntaxUID for image in peer.received]
+    assert used == [ExplicitVRLittleEndian, JPEGLSLossless]
+    assert peer.received[0] == images[0]
 
 
 def test_a_peer_that_takes_one_of_two_classes_gets_that_one(start: StartPeer, tmp_path: Path) -> None:

@@ -255,6 +255,14 @@ def test_an_unknown_peer_is_named_with_those_that_are_known(tmp_path: Path) -> N
         of(tmp_path, PACS).peer_named("x")
 
 
+def test_compression_is_for_peers_that_can_agree_on_it(tmp_path: Path) -> None:
+    assert of(tmp_path, f"{PACS}compress = true\n").peer[0].compress
+
+    said = complaint(tmp_path, f'{PACS}compress = true\ndicomweb = "https://pacs/dicom-web"\n')
+
+    assert "compress has no effect on dicomweb" in said
+
+
 def test_the_template_parses_as_toml() -> None:
     sections = {"node", "broker", "collect", "rule", "worker", "retention", "monitor"}
 
