@@ -12,7 +12,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import _config, build_context, evt
 from pynetdicom.sop_class import Verification
 
@@ -131,9 +131,12 @@ def store(
         if association.is_established:
             association.release()
     if refused:
+        kinds_refused = ", ".join(
+            sorted({f"{UID(p.sop_class_uid).name} in {UID(p.transfer_syntax_uid).name}" for p in refused})
+        )
         raise PeerRefuses(
             f"{peer.name} accepts no presentation context for {len(refused)} of {len(parcels)} objects "
-            f"(SOP class {refused[0].sop_class_uid}, transfer syntax {refused[0].transfer_syntax_uid})."
+            f"({kinds_refused})."
         )
 
 
@@ -177,9 +180,9 @@ def associate(
         raise PeerUnreachable(f"{place} rejects our association as {calling_aet}: {why}.")
     if association.rejected_contexts:
         objects = ", ".join(
-            sorted({str(context.abstract_syntax) for context in association.rejected_contexts})
+            sorted({UID(str(context.abstract_syntax)).name for context in association.rejected_contexts})
         )
-        raise PeerRefuses(f"{place} accepts no presentation context for any object (SOP class {objects}).")
+        raise PeerRefuses(f"{place} accepts no presentation context for any object ({objects}).")
     if opened and time.monotonic() - began >= _ANSWER_TIMEOUT_S:
         raise PeerUnreachable(f"{place} takes the connection but does not answer.")
     if opened:
