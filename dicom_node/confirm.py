@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 
+from pydicom.uid import UID
+
 from dicom_node import commitment
 from dicom_node.errors import IllegalTransition, NoSuchThing, PeerRefuses, PeerUnreachable
 from dicom_node.ledger import ConfirmationRow, DeliveryRow, DeliveryState, How, JobRow, Ledger, State
@@ -36,6 +38,8 @@ _EVERY_S = 0.5
 _IDLE_S = 10.0
 
 _NOT_THERE = frozenset({DeliveryState.PENDING, DeliveryState.REFUSED})
+#: Nobody is to be asked about these any more.
+_SETTLED = frozenset({DeliveryState.COMMITTED, DeliveryState.UNCONFIRMED, DeliveryState.NOT_TAKEN})
 
 
 class Step(StrEnum):
@@ -117,7 +121,7 @@ class Confirmer:
                 self._under_way[job.id, destination] = self._pool.submit(
                     self._ask, job, destination, stored, step
                 )
-        if job.state == State.DELIVERED and states <= {DeliveryState.COMMITTED, DeliveryState.UNCONFIRMED}:
+        if job.state == State.DELIVERED and states <= _SETTLED:
             self._settle(job, rows)
 
     # --- what came of it ---------------------------------------------------------------------------
@@ -147,6 +151,10 @@ class Confirmer:
             self._ledger.set(job, settled=True)
             return
         sentence = f"{', '.join(sure)} confirmed every instance."
+        left = sorted({UID(row.sop_class_uid).name for row in rows if row.state == DeliveryState.NOT_TAKEN})
+        if left:
+            sentence = f"{', '.join(sure)} confirmed every instance, without what was not taken: "
+            sentence += f"{', '.join(left)}."
         if by_word:
             sentence += f" {', '.join(by_word)} cannot be asked."
         last = max((row.at or 0.0 for row in rows), default=job.updated)

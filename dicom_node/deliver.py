@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+
+from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 
 from dicom_node import send
 from dicom_node.errors import IllegalTransition, NoSuchThing, PeerRefuses, PeerUnreachable
@@ -30,6 +33,18 @@ _EVERY_S = 0.5
 _IDLE_S = 2.0
 #: Answers are written together, so that a disk that is slow to sync does not slow the association down.
 _WRITE_EVERY_S = 0.25
+#: What a result is there for. A destination that takes these and refuses other objects has the result.
+_IMAGES = frozenset({MRImageStorage, EnhancedMRImageStorage})
+
+
+def goes_without(rows: Sequence[DeliveryRow]) -> bool:
+    """Return whether all that destinations refuse can be missing: no image, and not all that one was sent."""
+    for destination in {row.destination for row in rows}:
+        here = [row for row in rows if row.destination == destination]
+        refused = [row for row in here if row.state == DeliveryState.REFUSED]
+        if len(refused) == len(here) or any(row.sop_class_uid in _IMAGES for row in refused):
+            return False
+    return True
 
 
 class Deliverer:
@@ -73,21 +88,41 @@ class Deliverer:
                 self._under_way[job.id, destination] = self._pool.submit(self._deliver, job, destination)
         if pending:
             return
-        if any(row.state == DeliveryState.REFUSED for row in rows):
+        refused = [row for row in rows if row.state == DeliveryState.REFUSED]
+        if refused and not goes_without(rows):
             self._give_up(job, rows)
             return
-        if not all(row.state in AT_PEER for row in rows):
-            return  # lost by a peer: confirm will say what becomes of it
-        last = max((row.at or 0.0 for row in rows), default=time.time())
+        if any(row.state == DeliveryState.LOST for row in rows):
+            return  # confirm will say what becomes of it
+        if refused:
+            self._ledger.set_deliveries([(row, DeliveryState.NOT_TAKEN, row.status) for row in refused])
+            rows = self._ledger.deliveries(job.id)
+        last = max((row.at or 0.0 for row in rows if row.state in AT_PEER), default=time.time())
         seconds = {**(job.seconds or {}), "deliver": round(max(0.0, last - job.updated), 3)}
         seconds["total"] = round(max(0.0, last - job.last_arrival), 3)
-        names = ", ".join(sorted({row.destination for row in rows}))
-        count = len({row.sop_instance_uid for row in rows})
-        self._ledger.move(
-            job, State.DELIVERED, f"{count} instances are in {names}.", "DELIVERED", seconds=seconds
-        )
-        log.info("job %s: DELIVERED %d instances", job.id, count)
+        self._ledger.move(job, State.DELIVERED, self._where(job, rows), "DELIVERED", seconds=seconds)
+        there = {row.sop_instance_uid for row in rows if row.state in AT_PEER}
+        log.info("job %s: DELIVERED %d instances", job.id, len(there))
         self._changed()
+
+    def _where(self, job: JobRow, rows: list[DeliveryRow]) -> str:
+        """Say which destinations have how much of a result, and what they do not take."""
+        names: dict[int, list[str]] = {}
+        missing = []
+        for destination in sorted({row.destination for row in rows}):
+            here = [row for row in rows if row.destination == destination]
+            left = Counter(
+                UID(row.sop_class_uid).name for row in here if row.state == DeliveryState.NOT_TAKEN
+            )
+            names.setdefault(len(here) - left.total(), []).append(destination)
+            if left:
+                kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left.items()))
+                why = self._ledger.attempt(job.id, destination)[2]
+                missing.append(f"{destination} has the result without {kinds}{f': {why}' if why else '.'}")
+        there = [
+            f"{count} instances are in {', '.join(names[count])}." for count in sorted(names, reverse=True)
+        ]
+        return " ".join([*there, *missing])
 
     def _give_up(self, job: JobRow, rows: list[DeliveryRow]) -> None:
         """A destination refuses for good; say which, why, and what the destinations have."""

@@ -104,7 +104,7 @@ def details(settings: Settings, ledger: Ledger, job: JobRow) -> dict[str, Any]:
                 "destination": destination,
                 "stored": sum(state in AT_PEER for state in states),
                 "pending": sum(state in (DeliveryState.PENDING, DeliveryState.LOST) for state in states),
-                "refused": states.count(DeliveryState.REFUSED),
+                "refused": sum(state in (DeliveryState.REFUSED, DeliveryState.NOT_TAKEN) for state in states),
                 "committed": states.count(DeliveryState.COMMITTED),
                 "last": ledger.attempt(job.id, destination)[2],
             }

@@ -14,6 +14,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
+    UID,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -145,9 +146,12 @@ def store(
         if association.is_established:
             association.release()
     if refused:
+        kinds_refused = ", ".join(
+            sorted({f"{UID(p.sop_class_uid).name} in {UID(p.transfer_syntax_uid).name}" for p in refused})
+        )
         raise PeerRefuses(
             f"{peer.name} accepts no presentation context for {len(refused)} of {len(parcels)} objects "
-            f"(SOP class {refused[0].sop_class_uid}, transfer syntax {refused[0].transfer_syntax_uid})."
+            f"({kinds_refused})."
         )
 
 
@@ -223,9 +227,9 @@ def associate(
         raise PeerUnreachable(f"{place} rejects our association as {calling_aet}: {why}.")
     if association.rejected_contexts:
         objects = ", ".join(
-            sorted({str(context.abstract_syntax) for context in association.rejected_contexts})
+            sorted({UID(str(context.abstract_syntax)).name for context in association.rejected_contexts})
         )
-        raise PeerRefuses(f"{place} accepts no presentation context for any object (SOP class {objects}).")
+        raise PeerRefuses(f"{place} accepts no presentation context for any object ({objects}).")
     if opened and time.monotonic() - began >= _ANSWER_TIMEOUT_S:
         raise PeerUnreachable(f"{place} takes the connection but does not answer.")
     if opened:

@@ -69,6 +69,7 @@ class DeliveryState(StrEnum):
     PENDING = "PENDING"
     STORED = "STORED"
     REFUSED = "REFUSED"
+    NOT_TAKEN = "NOT_TAKEN"  # refused, and the result was delivered without it
     COMMITTED = "COMMITTED"  # the peer said later that it keeps it, or was seen to have it
     UNCONFIRMED = "UNCONFIRMED"  # stored, by a peer that offers no way to ask
     LOST = "LOST"  # stored, and later not there: to be sent again

@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from node_bench import HOST, Bench, Peer, StandInWorker, derived
+from node_bench import HOST, Bench, Peer, StandInWorker, derived, wait_for
 from pydicom import dcmread
-from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, SegmentationStorage
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage, SegmentationStorage
 from small_studies import pair
 
 from dicom_node import send
 from dicom_node.by_hand import retry
 from dicom_node.ledger import AT_PEER, DeliveryState, State
+from dicom_node.overview import details
 from synthesis.job import Job, Outcome, Result
 
 Start = Callable[..., Bench]
@@ -176,10 +177,56 @@ def test_a_peer_that_refuses_seg_gets_the_images_and_the_job_says_so(bench: Star
 
     flow.send(pair())
 
-    job = flow.wait(State.FAILED, "DELIVERY_REFUSED")
+    job = flow.wait(State.DELIVERED)
     assert len(peer.received) == 11
-    assert f"1 of 12 objects (SOP class {SegmentationStorage}" in job.reason
-    assert job.reason.endswith("11 of 12 instances are delivered.")
+    assert job.reason.startswith(
+        "11 instances are in pacs. pacs has the result without 1 Segmentation Storage"
+    )
+    assert "accepts no presentation context for 1 of 12 objects (Segmentation Storage in " in job.reason
+    assert details(flow.settings, flow.node.ledger, job)["deliveries"][0]["refused"] == 1
+
+
+def test_what_a_peer_does_not_take_is_not_offered_again(bench: Start, peer: Peer) -> None:
+    flow = bench(with_a_segmentation)
+    flow.send(pair())
+    job = flow.wait(State.DELIVERED)
+
+    wait_for("confirm to settle the job", lambda: flow.node.ledger.job(job.id).settled)
+
+    assert flow.path(job).count(State.SYNTHESISED) == 1
+    assert len(peer.received) == 11
+    states = [row.state for row in flow.node.ledger.deliveries(job.id)]
+    assert sorted(states) == [DeliveryState.NOT_TAKEN, *[DeliveryState.UNCONFIRMED] * 11]
+
+
+def test_a_peer_that_takes_the_segmentation_and_no_image_fails_the_job(
+    bench: Start, other_peer: StartPeer
+) -> None:
+    odd = other_peer(sop_classes=[SegmentationStorage])
+    flow = bench(with_a_segmentation, peer_port=odd.port)
+
+    flow.send(pair())
+
+    job = flow.wait(State.FAILED, "DELIVERY_REFUSED")
+    assert job.reason.endswith("1 of 12 instances are delivered.")
+
+
+def test_two_peers_one_of_which_takes_all(bench: Start, peer: Peer, other_peer: StartPeer) -> None:
+    able = other_peer(sop_classes=[MRImageStorage, SegmentationStorage])
+    flow = bench(
+        with_a_segmentation,
+        peer=[
+            {"name": "pacs", "ae_title": "PACS", "host": HOST, "port": peer.port},
+            {"name": "able", "ae_title": "ABLE", "host": HOST, "port": able.port},
+        ],
+        rule=[{"name": "both", "deliver_to": ["pacs", "able"]}],
+    )
+
+    flow.send(pair())
+
+    job = flow.wait(State.DELIVERED)
+    assert (len(peer.received), len(able.received)) == (11, 12)
+    assert job.reason.startswith("12 instances are in able. 11 instances are in pacs. pacs has the result")
 
 
 def test_what_is_short_of_space_is_not_refused_with_what_is(bench: Start, other_peer: StartPeer) -> None:
@@ -188,9 +235,9 @@ def test_what_is_short_of_space_is_not_refused_with_what_is(bench: Start, other_
 
     flow.send(pair())
 
-    job = flow.wait(State.FAILED, "DELIVERY_REFUSED")
+    job = flow.wait(State.DELIVERED)
     states = [row.state for row in flow.node.ledger.deliveries(job.id)]
-    assert states.count(DeliveryState.REFUSED) == 1
+    assert states.count(DeliveryState.NOT_TAKEN) == 1
     assert sum(state in AT_PEER for state in states) == 11
 
 
