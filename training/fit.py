@@ -42,6 +42,7 @@ from training.run import (
     learning_rate,
     network,
     path_of,
+    path_of_start,
     sizes_of,
     start,
     step,
@@ -215,10 +216,8 @@ def inherited(run: Run, runs: Path, fold: int | None) -> None:
         When there is no run of that recipe.
     """
     before = RECIPES[run.recipe.start_from]
-    path = next((p for p in (path_of(before, runs, fold), path_of(before, runs, None)) if p.exists()), None)
-    if path is None:
-        raise FileNotFoundError(f"{run.recipe.name} starts from {before.name}, which was not trained yet.")
-    taken = inherit(run.net, kept_weights(path), before.network == run.recipe.network)
+    weights = kept_weights(path_of_start(run.recipe, runs, fold))
+    taken = inherit(run.net, weights, before.network == run.recipe.network)
     run.average.load_state_dict(run.net.state_dict())
     if run.ranks.writes:
         log.info("%s: %d tensors from %s", run.recipe.name, taken, before.name)

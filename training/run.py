@@ -22,7 +22,7 @@ from training.data import Batch
 from training.distributed import ALONE, Ranks
 from training.losses import answer, loss_of
 from training.muon import optimisers_of
-from training.recipes import Recipe
+from training.recipes import RECIPES, Recipe
 from training.unet import UNet
 
 #: Gradients longer than this, all parameters together, are shortened to it.
@@ -243,8 +243,38 @@ def kept_weights(path: Path) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], state["best"]["weights"] if "best" in state else state["average"])
 
 
+def path_of_start(recipe: Recipe, runs: Path, fold: int | None) -> Path:
+    """Return where the run lies that this one starts from: of the same fold, or of none.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no run of that recipe.
+    """
+    before = RECIPES[recipe.start_from]
+    for path in (path_of(before, runs, fold), path_of(before, runs, None)):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{recipe.name} starts from {before.name}, which was not trained yet.")
+
+
+def weights_of(recipe: Recipe, runs: Path, fold: int | None) -> dict[str, Tensor]:
+    """Return the weights that a recipe's network answers with.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the run is missing, or with `both_ends` the one that it started from.
+    """
+    own = kept_weights(path_of(recipe, runs, fold))
+    if not recipe.both_ends:
+        return own
+    before = kept_weights(path_of_start(recipe, runs, fold))
+    return {name: (value + before[name]) / 2 for name, value in own.items()}
+
+
 def averaged(recipe: Recipe, runs: Path, fold: int | None = None) -> nn.Module:
     """Return the averaged weights of a run, ready to answer on the CPU."""
     net = network(recipe)
-    net.load_state_dict(kept_weights(path_of(recipe, runs, fold)))
+    net.load_state_dict(weights_of(recipe, runs, fold))
     return cast(nn.Module, net.eval().to(memory_format=torch.channels_last))  # type: ignore[call-overload]

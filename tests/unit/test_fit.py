@@ -423,6 +423,17 @@ def test_a_recipe_begins_with_the_weights_of_another_and_keeps_its_own_head(cach
     assert not weights["decoder.head.weight"].any()
 
 
+def test_with_both_ends_the_mean_of_start_and_end_answers(cache: Path) -> None:
+    runs = cache / "runs"
+    fit(RECIPE, cache, runs, resume=False, fold=FOLD, most_steps=2)
+    after = replace(RECIPE, name="after", start_from="tiny", both_ends=True)
+    fit(after, cache, runs, resume=False, fold=FOLD, most_steps=2)
+    begun, ended = (kept_weights(path_of(recipe, runs, FOLD)) for recipe in (RECIPE, after))
+    assert not same(begun, ended)
+    half = averaged(after, runs, FOLD).state_dict()
+    assert same(half, {name: (begun[name] + ended[name]) / 2 for name in ended})
+
+
 def test_a_recipe_whose_beginning_was_not_trained_is_refused(cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match="after starts from tiny, which was not trained yet"):
         fit(replace(RECIPE, name="after", start_from="tiny"), cache, cache / "runs", False, FOLD)
