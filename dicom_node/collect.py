@@ -15,10 +15,10 @@ from typing import Any
 
 from dicom_node import headers
 from dicom_node.choose import Choice, choose_pair, group
+from dicom_node.choose.enhancement import glance_into
 from dicom_node.choose.pair import Decision, Situation
-from dicom_node.choose.pixels import Look, look_into
-from dicom_node.choose.series import Series
-from dicom_node.completeness import counted_alike, fewer_than_counted, growths, shortfall, transfers
+from dicom_node.choose.pixels import look_into
+from dicom_node.completeness import by_the_count, growths, transfers
 from dicom_node.errors import IllegalTransition
 from dicom_node.headers import Header
 from dicom_node.ledger import (
@@ -26,7 +26,6 @@ from dicom_node.ledger import (
     Arrival,
     AssociationRow,
     Batch,
-    Inquiry,
     JobRow,
     Ledger,
     State,
@@ -265,6 +264,7 @@ class Collector:
         how = transfers(arrivals, associations)
         quiet = now - job.last_arrival >= quiet_s
         expired = now - job.last_arrival >= wait_s
+        files = self._files(rows)
         choice = choose_pair(
             all_series,
             Situation(
@@ -274,22 +274,23 @@ class Collector:
                 expired=expired,
                 unreadable=self._ledger.unreadable_beside(job.study_uid),
                 if_contrast_given=rule.if_contrast_given,
-                look=self._look(rows),
+                look=look_into(files),
+                glance=glance_into(files),
             ),
         )
         if choice.decision == Decision.COMPLETE:
-            choice = _by_the_count(choice, all_series, inquiry, expired=expired)
+            choice = by_the_count(choice, all_series, inquiry, expired=expired)
         look_again = now
         if choice.decision != Decision.RECEIVING:
             look_again = job.last_arrival + (quiet_s if not quiet else wait_s)
         return choice, max(look_again, now + _LOOK_EVERY_S)
 
-    def _look(self, rows: list[tuple[str, dict[str, Any]]]) -> Look:
-        """Return what compares the pixels of two series of a study."""
+    def _files(self, rows: list[tuple[str, dict[str, Any]]]) -> dict[str, list[Path]]:
+        """Return the files of each series UID of a study."""
         files: dict[str, list[Path]] = {}
         for path, values in rows:
             files.setdefault(values["series_uid"], []).append(self._spool.root / path)
-        return look_into(files)
+        return files
 
     def _complete(self, job: JobRow, choice: Choice, rule: Rule) -> None:
         inputs = self._ledger.series_paths(job.study_uid, choice.chosen)
@@ -345,31 +346,10 @@ class Collector:
             return ""
         choice = choose_pair(
             group(Header.from_json(values) for _, values in rows),
-            Situation(expired=False, look=self._look(rows)),
+            Situation(expired=False, look=look_into(self._files(rows))),
         )
         if choice.decision == Decision.COMPLETE and set(choice.chosen.values()) != series_used:
             return "Other series fit better than those that were used."
         if choice.code.startswith("TWO_"):
             return choice.reason
         return ""
-
-
-def _by_the_count(
-    choice: Choice, all_series: list[Series], inquiry: Inquiry | None, *, expired: bool
-) -> Choice:
-    """Return the choice of a pair as it stands once its images are counted."""
-    chosen = choice.chosen.values()
-    missing = shortfall(all_series, chosen, inquiry)
-    if missing:
-        decision = Decision.DECLINED if expired else Decision.WAITING
-        return replace(choice, decision=decision, code="SLICE_MISSING", reason=missing)
-    if counted_alike(all_series, chosen, inquiry):
-        return replace(
-            choice, reason=f"{choice.reason} The sender holds no more images of both than are here."
-        )
-    for series in all_series:
-        if series.uid in chosen and fewer_than_counted(series):
-            count = max(header.images_in_acquisition or 0 for header in series.headers)
-            said = f"Series {series.title} has {len(series.headers)} images, its acquisition made {count}."
-            return replace(choice, reason=f"{choice.reason} {said}")
-    return choice

@@ -8,9 +8,10 @@ as many images are here as the sender holds (C-FIND) or the scanner counted (Ima
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dicom_node.choose.pair import FEWEST_SLICES, Growth
+from dicom_node.choose.candidates import Growth
+from dicom_node.choose.pair import FEWEST_SLICES, Choice, Decision
 from dicom_node.choose.series import Series
 from dicom_node.headers import MULTIFRAME_MR
 from dicom_node.ledger import Arrival, AssociationRow, Ending, Held, Inquiry, StudyArrival
@@ -198,3 +199,24 @@ def growths(
         for series in all_series
         if series.uid in how
     }
+
+
+def by_the_count(
+    choice: Choice, all_series: list[Series], inquiry: Inquiry | None, *, expired: bool
+) -> Choice:
+    """Return the choice of a pair as it stands once its images are counted."""
+    chosen = choice.chosen.values()
+    missing = shortfall(all_series, chosen, inquiry)
+    if missing:
+        decision = Decision.DECLINED if expired else Decision.WAITING
+        return replace(choice, decision=decision, code="SLICE_MISSING", reason=missing)
+    if counted_alike(all_series, chosen, inquiry):
+        return replace(
+            choice, reason=f"{choice.reason} The sender holds no more images of both than are here."
+        )
+    for series in all_series:
+        if series.uid in chosen and fewer_than_counted(series):
+            count = max(header.images_in_acquisition or 0 for header in series.headers)
+            said = f"Series {series.title} has {len(series.headers)} images, its acquisition made {count}."
+            return replace(choice, reason=f"{choice.reason} {said}")
+    return choice

@@ -103,6 +103,7 @@ class Enqueuer:
                 folder=self._spool.relative(folder),
                 model=self._settings.worker.model,
                 wanted=rule.wanted if rule else message.ONLY_T1C,
+                remarks=tuple((job.explanation or {}).get("flags", ())),
             ),
             rule.priority if rule else 0,
         )

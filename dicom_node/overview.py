@@ -11,6 +11,7 @@ from typing import Any
 from dicom_node import headers, send
 from dicom_node.broker import Broker, broker_url_in_use
 from dicom_node.choose import choose_pair, classify, group
+from dicom_node.choose.enhancement import glance_into
 from dicom_node.choose.pair import Situation
 from dicom_node.choose.pixels import look_into
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
@@ -189,6 +190,7 @@ def try_rules(
             unreadable=unreadable,
             if_contrast_given=rule.if_contrast_given if rule else "do",
             look=look_into(files),
+            glance=glance_into(files),
         )
         explanation = choose_pair(group(members), situation).to_json(rule.name if rule else "")
         if rule is None:

@@ -131,10 +131,12 @@ class Job:
     #: Name of the weights in `synthesis/weights`, or "default".
     model: str = "default"
     wanted: Wanted = ONLY_T1C
+    #: What the node has to say of the choice of the two, as sentences; goes with the result.
+    remarks: tuple[str, ...] = ()
 
     def to_message(self) -> dict[str, Any]:
         """Return the job as JSON-compatible values."""
-        lists = {"t1w": list(self.t1w), "flair": list(self.flair)}
+        lists = {"t1w": list(self.t1w), "flair": list(self.flair), "remarks": list(self.remarks)}
         wanted = asdict(self.wanted) | {"objects": list(self.wanted.objects)}
         return asdict(self) | lists | {"wanted": wanted}
 
@@ -142,6 +144,7 @@ class Job:
     def from_message(cls, message: dict[str, Any]) -> Job:
         """Return the job of a message; raises `KeyError` or `TypeError` when it is none."""
         values = {**message, "t1w": tuple(message["t1w"]), "flair": tuple(message["flair"])}
+        values["remarks"] = tuple(message.get("remarks", ()))
         if "wanted" in message:
             wanted = message["wanted"]
             values["wanted"] = Wanted(**{**wanted, "objects": tuple(wanted["objects"])})

@@ -75,6 +75,7 @@ def run(
     model: LoadedModel,
     report: Report,
     wanted: Wanted = ONLY_T1C,
+    remarks_before: Sequence[str] = (),
 ) -> Made:
     """Make the synthetic T1C series of a pre-contrast T1W and a FLAIR, and what else is wanted.
 
@@ -90,6 +91,8 @@ def run(
         Is told each step and the share of the whole that is done, 0–1.
     wanted : Wanted
         Which objects to make, and in which form.
+    remarks_before
+        What is known of the two series and has to be said with the result, as sentences.
 
     Raises
     ------
@@ -101,7 +104,7 @@ def run(
     with clock.step("read"):
         t1, flair = read_series(t1_paths), read_series(flair_paths)
         _refuse_unfit(t1, flair)
-        said = [model.caveat]
+        said = [model.caveat, *remarks_before]
         said += [*_quality_of("T1W", t1), *_quality_of("FLAIR", flair)]
     with clock.step("register"):
         same_frame = t1.frame_of_reference_uid == flair.frame_of_reference_uid != ""
@@ -138,7 +141,7 @@ def run(
                 parameters=wanted.to_text(),
             ),
             made=datetime.datetime.now(),
-            notes=(*unusual, *trust),
+            notes=(*remarks_before, *unusual, *trust),
         )
         said += source.remarks
         derived = derive(wanted, source, volumes, said)

@@ -202,6 +202,7 @@ class Worker:
                 model,
                 report,
                 job.wanted,
+                job.remarks,
             )
         except RefusedInput as error:
             return Result(Outcome.DECLINED, error.code, error.sentence, worker=self.name)

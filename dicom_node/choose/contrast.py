@@ -121,6 +121,16 @@ def early(t1w: list[Series], given: list[Series], seen: Seen) -> tuple[list[Seri
     return found, remarks, False
 
 
+def is_taken_at_its_word(t1w: Series, given: list[Series]) -> bool:
+    """Whether a T1W is native only because nothing says otherwise, not its description, nor the time.
+
+    A post-contrast T1 of the study (`given`) that began later shows when contrast was given.
+    """
+    at = begun(t1w)
+    later = [time for series in given if (time := begun(series)) is not None and at is not None and time > at]
+    return not _says_native(t1w) and not later
+
+
 def _says_native(series: Series) -> bool:
     return words.contrast_of(words.tokens(series.first.series_description)) is False
 

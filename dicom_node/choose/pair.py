@@ -8,24 +8,15 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from dicom_node.choose import contrast
+from dicom_node.choose.candidates import Candidate, Growth, best
+from dicom_node.choose.enhancement import LOOKS_SO_FROM, Glance
 from dicom_node.choose.pixels import Look
-from dicom_node.choose.roles import UNTOLD, Role, Verdict, classify
-from dicom_node.choose.series import BRAIN_FROM_MM, Series, equal_geometry, same_acquisition
+from dicom_node.choose.roles import UNTOLD, Role, classify
+from dicom_node.choose.series import Series
 
 #: Fewer planes than this do not cover a brain.
 FEWEST_SLICES = 10
-#: Planes at most this far apart make a volume that can be looked at from any side, mm.
-ISOTROPIC_WITHIN_MM = 2.0
-
 INPUT_ROLES = (Role.T1W, Role.FLAIR)
-
-
-class Growth(StrEnum):
-    """Whether a series is all there."""
-
-    WHOLE = "WHOLE"
-    GROWING = "GROWING"  # more may come at any moment
-    GAP = "GAP"  # a slice is missing
 
 
 class Decision(StrEnum):
@@ -53,6 +44,8 @@ class Situation:
     if_contrast_given: Literal["do", "decline"] = "do"
     #: Compares the pixels of two series by their UIDs; None where there are only headers.
     look: Look | None = None
+    #: Looks at the pixels of one T1W; None where there are only headers.
+    glance: Glance | None = None
     #: {"T1W": series UID, "FLAIR": series UID} that a person chose.
     by_hand: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,6 +69,8 @@ class Choice:
     reason: str
     chosen: dict[str, str] = field(default_factory=dict)
     series: tuple[SeriesLine, ...] = ()
+    #: What whoever sees the result should know of the choice, as sentences.
+    flags: tuple[str, ...] = ()
 
     def to_json(self, rule: str) -> dict[str, Any]:
         """Return what `queue explain --json` and `rules try --json` print."""
@@ -94,16 +89,8 @@ class Choice:
                 }
                 for line in self.series
             ],
+            **({"flags": list(self.flags)} if self.flags else {}),
         }
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    series: Series
-    verdict: Verdict
-    growth: Growth
-    #: (code, sentence) why it cannot be used; None when it can.
-    flaw: tuple[str, str] | None
 
 
 def choose_pair(all_series: list[Series], situation: Situation) -> Choice:
@@ -125,21 +112,26 @@ def choose_pair(all_series: list[Series], situation: Situation) -> Choice:
         seen = contrast.by_pixels(verdicts, whole, situation.look)
         verdicts = contrast.by_time(seen.verdicts, all_series)
     candidates = [
-        _Candidate(series, verdicts[series.uid], growth[series.uid], flaws[series.uid])
+        Candidate(series, verdicts[series.uid], growth[series.uid], flaws[series.uid])
         for series in all_series
     ]
     decision, code, reason, chosen, remarks = _decide(candidates, situation, seen)
+    flags: tuple[str, ...] = ()
+    if code == "PAIR" and situation.glance:
+        if chosen["T1W"] not in remarks:  # not compared with another one
+            flags = _flags(candidates, chosen["T1W"], situation.glance)
+        reason = " ".join((reason, *flags))
     if situation.unreadable and decision != Decision.COMPLETE:
         count = situation.unreadable
         what = "1 instance" if count == 1 else f"{count} instances"
         reason += f" {what} that came with this study could not be read."
-    return Choice(decision, code, reason, chosen, _table(candidates, chosen, remarks))
+    return Choice(decision, code, reason, chosen, _table(candidates, chosen, remarks), flags)
 
 
 _Answer = tuple[Decision, str, str, dict[str, str], dict[str, str]]
 
 
-def _decide(candidates: list[_Candidate], situation: Situation, seen: contrast.Seen) -> _Answer:
+def _decide(candidates: list[Candidate], situation: Situation, seen: contrast.Seen) -> _Answer:
     if situation.by_hand:
         return _by_hand(candidates, situation.by_hand)
     usable = {role: [c for c in candidates if c.verdict.role == role and not c.flaw] for role in INPUT_ROLES}
@@ -168,12 +160,12 @@ def _decide(candidates: list[_Candidate], situation: Situation, seen: contrast.S
     )
     remarks = {**seen.remarks, **remarks}
     early = [c for c in usable[Role.T1W] if c.series in surely]
-    flair, rivals = _best(usable[Role.FLAIR], None)
+    flair, rivals = best(usable[Role.FLAIR], None)
     if unsure:
         rivals = early[:2]
     if not rivals:
-        t1w, rivals = _best(early, flair.series)
-        flair, flair_rivals = _best(usable[Role.FLAIR], t1w.series)
+        t1w, rivals = best(early, flair.series)
+        flair, flair_rivals = best(usable[Role.FLAIR], t1w.series)
         rivals = rivals or flair_rivals
     if rivals:
         decision = Decision.DECLINED if situation.expired else Decision.WAITING
@@ -194,10 +186,22 @@ def _decide(candidates: list[_Candidate], situation: Situation, seen: contrast.S
     return Decision.COMPLETE, "PAIR", reason, chosen, remarks
 
 
+def _flags(candidates: list[Candidate], uid: str, glance: Glance) -> tuple[str, ...]:
+    """Return what to say of a T1W that looks as after contrast agent, though nothing says so."""
+    t1w = next(c.series for c in candidates if c.series.uid == uid)
+    given = [c.series for c in candidates if c.verdict.role == Role.T1C]
+    if not contrast.is_taken_at_its_word(t1w, given) or (margin := glance(uid)) < LOOKS_SO_FROM:
+        return ()
+    return (
+        "The T1W may have been acquired after contrast agent: its header says nothing of one, but bright "
+        f"vessels and mucosa look so (margin {margin:.1f}, suspicious from {LOOKS_SO_FROM:g}).",
+    )
+
+
 _SAY_WHICH = "Say which one with: dicom-node queue retry JOB --t1 SERIES --flair SERIES."
 
 
-def _two(rivals: list[_Candidate], unsure: bool, remarks: Mapping[str, str]) -> tuple[str, str]:
+def _two(rivals: list[Candidate], unsure: bool, remarks: Mapping[str, str]) -> tuple[str, str]:
     """Return code and sentence that ask a person which of two series to take."""
     role = rivals[0].verdict.role
     what = "equally fit"
@@ -210,7 +214,7 @@ def _two(rivals: list[_Candidate], unsure: bool, remarks: Mapping[str, str]) -> 
     return f"TWO_{role}", (f"Two {role} series are {what}: {titles}. {''.join(seen[:1])}{_SAY_WHICH}")
 
 
-def _by_hand(candidates: list[_Candidate], by_hand: Mapping[str, str]) -> _Answer:
+def _by_hand(candidates: list[Candidate], by_hand: Mapping[str, str]) -> _Answer:
     known = {c.series.uid: c for c in candidates}
     titles = {}
     if len(set(by_hand.values())) < len(by_hand):
@@ -241,7 +245,7 @@ _NAMES = {Role.T1W: "pre-contrast T1W", Role.FLAIR: "FLAIR"}
 _MOST_NAMED = 8
 
 
-def _what_is_missing(candidates: list[_Candidate], missing: list[Role]) -> tuple[str, str, str]:
+def _what_is_missing(candidates: list[Candidate], missing: list[Role]) -> tuple[str, str, str]:
     """Return code, sentence, and how long to hope: "quiet" (it cannot come any more) or "wait"."""
     for role in missing:
         flawed = [c for c in candidates if c.verdict.role == role and c.flaw]
@@ -322,40 +326,8 @@ def _flaw(series: Series, growth: Growth) -> tuple[str, str] | None:
     return None
 
 
-# --- the best of several -------------------------------------------------------------------------
-
-
-def _best(candidates: list[_Candidate], partner: Series | None) -> tuple[_Candidate, list[_Candidate]]:
-    """Return the best candidate, and those that are equally fit (empty when the best is alone)."""
-    ranked = sorted(candidates, key=lambda c: _rank(c.series, partner))
-    best = ranked[0]
-    for other in ranked[1:]:
-        if not equal_geometry(best.series, other.series):
-            continue
-        if same_acquisition(best.series, other.series):
-            best = max(best, other, key=lambda c: _corrections(c.series))
-            continue
-        return best, [best, other]
-    return best, []
-
-
-def _rank(series: Series, partner: Series | None) -> tuple[float, float, float, float]:
-    covers = series.extent_mm >= BRAIN_FROM_MM
-    spacing = series.spacing_mm or 99.0
-    fits = partner is None or series.plane == partner.plane or spacing <= ISOTROPIC_WITHIN_MM
-    return (0.0 if covers else 1.0, 0.0 if fits else 1.0, round(spacing, 1), series.voxel_mm3 or 99.0)
-
-
-#: Corrections after reconstruction, in Image Type, that make the better twin (Siemens).
-_CORRECTIONS = {"DIS3D": 2, "DIS2D": 2, "NORM": 1, "ND": -1}
-
-
-def _corrections(series: Series) -> int:
-    return sum(_CORRECTIONS.get(value, 0) for value in series.first.image_type)
-
-
 def _table(
-    candidates: list[_Candidate], chosen: Mapping[str, str], remarks: Mapping[str, str]
+    candidates: list[Candidate], chosen: Mapping[str, str], remarks: Mapping[str, str]
 ) -> tuple[SeriesLine, ...]:
     lines = []
     for c in candidates:

@@ -115,13 +115,13 @@ def difference(one: Coarse, other: Coarse) -> Difference:
     first, second = one.values, _onto(other, one)
     if not (first.any() and second.any()):
         return Difference(0.0, "they show too little of one brain in common")
-    heads = [_head(values) for values in (first, second)]
-    inner = _eroded(heads[0] & heads[1], DEEP_MM / one.pixel_mm)
+    heads = [head_in(values) for values in (first, second)]
+    inner = eroded(heads[0] & heads[1], DEEP_MM / one.pixel_mm)
     if inner.sum() < LEAST_VOXELS:
         return Difference(0.0, "they show too little of one brain in common")
-    first, second = (values / _level(values[inner]) for values in (first, second))
+    first, second = (values / level_of(values[inner]) for values in (first, second))
     scalps = [
-        float(np.percentile(values[head & ~_eroded(head, SCALP_MM / one.pixel_mm)], 90))
+        float(np.percentile(values[head & ~eroded(head, SCALP_MM / one.pixel_mm)], 90))
         for values, head in zip((first, second), heads, strict=True)
     ]
     if min(scalps) <= 0 or abs(math.log(scalps[1] / scalps[0])) > SAME_FAT_WITHIN:
@@ -195,7 +195,7 @@ def _onto(moving: Coarse, fixed: Coarse) -> FloatArray:
     return found.reshape(fixed.values.shape)
 
 
-def _head(values: FloatArray) -> BoolArray:
+def head_in(values: FloatArray) -> BoolArray:
     """Return the head: what lies between signal in its row and in its column."""
     signal = values > 0.25 * np.percentile(values[values > 0], 90)
     filled = np.ones_like(signal)
@@ -206,7 +206,8 @@ def _head(values: FloatArray) -> BoolArray:
     return filled
 
 
-def _eroded(mask: BoolArray, pixels: float) -> BoolArray:
+def eroded(mask: BoolArray, pixels: float) -> BoolArray:
+    """Return the mask without its outermost pixels in each plane."""
     for _ in range(round(pixels)):
         smaller = np.zeros_like(mask)
         smaller[:, 1:-1, 1:-1] = (
@@ -220,7 +221,7 @@ def _eroded(mask: BoolArray, pixels: float) -> BoolArray:
     return mask
 
 
-def _level(values: FloatArray) -> float:
+def level_of(values: FloatArray) -> float:
     """Return the median of the brain among these values: fluid, air, fat and vessels left out."""
     shown = values[values > 0]
     middle = float(np.median(shown[shown >= 0.25 * np.percentile(shown, 90)]))

@@ -35,7 +35,7 @@ wanted = st.builds(
     seg=st.sampled_from(SEG_FORMS),
     corner=st.booleans(),
 )
-jobs = st.builds(Job, id=text, t1w=paths, flair=paths, folder=text, model=text, wanted=wanted)
+jobs = st.builds(Job, id=text, t1w=paths, flair=paths, folder=text, model=text, wanted=wanted, remarks=paths)
 instances = st.builds(
     DerivedInstance, path=text, sop_class_uid=text, sop_instance_uid=text, series_instance_uid=text
 )

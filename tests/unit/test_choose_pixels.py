@@ -17,7 +17,8 @@ from slices import rotation, write_enhanced, write_series
 
 from dicom_node import headers
 from dicom_node.choose import Choice, Role, Series, choose_pair, group
-from dicom_node.choose.pair import Decision, Growth, Situation
+from dicom_node.choose.candidates import Growth
+from dicom_node.choose.pair import Decision, Situation
 from dicom_node.choose.pixels import Coarse, Difference, Look, compare, difference, look_into, read
 
 #: A group of patients whose T1 POST is fat-suppressed, as the README of the data says or shows.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from scans import FLAIR_2D, SAGITTAL, T1_SE, headers, series
 
-from dicom_node.choose.pair import Growth
+from dicom_node.choose.candidates import Growth
 from dicom_node.choose.series import Series
 from dicom_node.completeness import Transfer, counted_alike, growth_of, growths, shortfall, transfers
 from dicom_node.headers import ENHANCED_MR
