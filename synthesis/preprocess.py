@@ -3,6 +3,12 @@
 Intensities are divided by the median of the patient's own brain, so that 1 is "brain" whatever the scanner.
 The planes are axial, rows run from anterior to posterior and columns from the patient's right to the left.
 All geometry is in millimetres in the patient's frame (LPS), as SimpleITK keeps it.
+
+No bias field is taken out. Measured with N4 (in the head, on voxels of 4 mm) on BRAINIX and three patients of
+lgg: within the brain the T1W's field varies by 9 to 28 % (5th to 95th percentile), the FLAIR's by 11 to 22 %,
+but the brain's level moves by 2 % at most. On the patient with the strongest field the predicted change moved
+by 0.010 of 0.086 brain levels on average (correlation 0.99), and the outline of the tumour lost a quarter
+(Dice 0.80 between the two). The networks learned from images as scanners send them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,6 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "pacs"), str(HERE.parents[1] / "deploy")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "pacs"), str(HERE.parents[1] / "deploy")]
 
 from bench import storescp  # noqa: E402, F401  a fixture

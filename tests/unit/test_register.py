@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
+from rigid import Pair, brain_points, centre_of, displaced, error_mm, farthest, real_pair, rigid
 
 from synthesis.errors import RefusedInput
 from synthesis.phantom import FLAIR, T1W, Scan, write_study
 from synthesis.register import Registration, register, same_grid
 from synthesis.series import read_series
-
-Pair = tuple[sitk.Image, sitk.Image]
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +37,6 @@ def phantom(folder: Path, flair: Scan = FLAIR) -> Pair:
     return t1, moving
 
 
-def rigid(
-    shift_mm: tuple[float, ...], turn_deg: tuple[float, ...], centre: tuple[float, ...]
-) -> sitk.Euler3DTransform:
-    transform = sitk.Euler3DTransform()
-    transform.SetCenter(centre)
-    transform.SetTranslation(shift_mm)
-    transform.SetRotation(*np.radians(turn_deg).tolist())
-    return transform
-
-
-def displaced(image: sitk.Image, transform: sitk.Euler3DTransform) -> sitk.Image:
-    """Return the image lying elsewhere: voxels untouched, its place in space moved."""
-    turned = np.array(transform.GetMatrix()).reshape(3, 3) @ np.array(image.GetDirection()).reshape(3, 3)
-    moved = sitk.Image(image)
-    moved.SetOrigin(transform.TransformPoint(image.GetOrigin()))
-    moved.SetDirection(turned.ravel().tolist())
-    return moved
-
-
 def head_points(t1: sitk.Image) -> list[tuple[float, ...]]:
     size = np.array(t1.GetSize()) - 1
     return [
@@ -64,17 +44,6 @@ def head_points(t1: sitk.Image) -> list[tuple[float, ...]]:
         for share in np.ndindex(4, 4, 4)
         for share in [0.2 + 0.2 * np.array(share)]
     ]
-
-
-def error_mm(found: Registration, truth: sitk.Transform, points: list[tuple[float, ...]]) -> float:
-    return float(
-        np.mean(
-            [
-                np.linalg.norm(np.subtract(found.transform.TransformPoint(p), truth.TransformPoint(p)))
-                for p in points
-            ]
-        )
-    )
 
 
 @pytest.mark.parametrize(
@@ -98,12 +67,39 @@ def test_a_known_displacement_of_a_real_flair_is_found(
 ) -> None:
     t1, flair = brainix
     points = head_points(t1)
-    centre = tuple(np.mean(points, axis=0).tolist())
-    displacement = rigid(shift_mm, turn_deg, centre)
+    displacement = rigid(shift_mm, turn_deg, centre_of(points))
     found = register(t1, displaced(flair, displacement), same_frame_of_reference=same_frame)
     truth = sitk.CompositeTransform([displacement, unmoved.transform])
     assert error_mm(found, truth, points) < 0.5
     assert found.flair_on_t1.GetSize() == t1.GetSize()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BRAINIX",
+        "TCGA-FG-6692_native",
+        "BraTS-GLI-00000-000",
+        "TCGA_CS_4941_19960909",
+        "TCGA_FG_A4MU_20030903",
+    ],
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_20_degrees_and_20_mm_at_once_are_found_in_every_kind_of_volume(
+    name: str, seed: int, shared_data: Path
+) -> None:
+    """From where it is found unmoved: on a shared grid the FLAIR may lie up to 1 mm off the T1W itself."""
+    t1, flair = real_pair(shared_data, name)
+    points = brain_points(t1)
+    displacement = farthest(seed, centre_of(points))
+    unmoved_one = register(t1, flair, same_frame_of_reference=False)
+
+    found = register(t1, displaced(flair, displacement), same_frame_of_reference=bool(seed))
+
+    truth = sitk.CompositeTransform([displacement, unmoved_one.transform])
+    assert error_mm(found, truth, points) < 1.0
 
 
 def test_a_patient_who_moved_between_the_series_is_followed(tmp_path: Path) -> None:
@@ -139,7 +135,7 @@ def test_a_patient_who_moved_between_two_series_of_one_grid_is_followed(
     brainix: Pair, unmoved: Registration
 ) -> None:
     t1, points = brainix[0], head_points(brainix[0])
-    movement = rigid((3.0, -2.0, 4.0), (3.0, -2.0, 2.0), tuple(np.mean(points, axis=0).tolist()))
+    movement = rigid((3.0, -2.0, 4.0), (3.0, -2.0, 2.0), centre_of(points))
     flair = moved_on_its_grid(unmoved.flair_on_t1, movement)
     assert same_grid(t1, flair)
     found = register(t1, flair, same_frame_of_reference=True)
@@ -211,6 +207,41 @@ def test_another_patients_flair_is_refused(brainix: Pair, shared_data: Path) -> 
         register(brainix[0], other, same_frame_of_reference=True)
     assert refused.value.code == "REGISTRATION_FAILED"
     assert "do not seem to show the same head" in refused.value.sentence
+
+
+def clouds(like: sitk.Image, sigma_mm: float) -> sitk.Image:
+    """Return noise, smoothed, on the grid of an image."""
+    noise = np.random.default_rng(5).normal(size=like.GetSize()[::-1]).astype(np.float32)
+    image = sitk.GetImageFromArray(noise)
+    image.CopyInformation(like)
+    smooth = sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(image, sigma_mm)) if sigma_mm else noise
+    made = sitk.GetImageFromArray(np.abs(smooth) * 300)
+    made.CopyInformation(like)
+    return made
+
+
+@pytest.mark.parametrize("sigma_mm", [0.0, 8.0], ids=["noise", "clouds"])
+@pytest.mark.parametrize("same_frame", [True, False])
+def test_a_flair_that_shows_no_head_is_refused(sigma_mm: float, same_frame: bool, brainix: Pair) -> None:
+    with pytest.raises(RefusedInput):
+        register(brainix[0], clouds(brainix[1], sigma_mm), same_frame_of_reference=same_frame)
+
+
+def test_a_flair_of_less_than_half_the_head_is_refused(brainix: Pair) -> None:
+    t1, flair = brainix
+    half = flair[: int(0.42 * flair.GetWidth()), :, :]
+    with pytest.raises(RefusedInput, match="field of view"):
+        register(t1, half, same_frame_of_reference=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_no_flair_of_another_patient_is_taken(shared_data: Path) -> None:
+    patients = sorted(path.name for path in (shared_data / "lgg").iterdir() if path.is_dir())[::8]
+    pairs = [real_pair(shared_data, name) for name in patients]
+    for (t1, _), (_, flair) in zip(pairs, pairs[1:] + pairs[:1], strict=True):
+        with pytest.raises(RefusedInput):
+            register(t1, flair, same_frame_of_reference=False)
 
 
 def test_a_flair_of_another_region_is_refused(brainix: Pair) -> None:
