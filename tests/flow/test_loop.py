@@ -38,6 +38,11 @@ def as_old_archives_keep_it(images: list[Dataset]) -> list[Dataset]:
     return images
 
 
+def answered(peer: Peer) -> set[str]:
+    """Return what the peer was sent; on a slow machine one may come twice, its first answer lost."""
+    return {str(image.SOPInstanceUID) for image in peer.received}
+
+
 KEPT = pytest.mark.parametrize("kept", [list, as_old_archives_keep_it], ids=["as it is", "without its mark"])
 
 
@@ -55,7 +60,7 @@ def test_no_kind_of_object_that_is_routed_back_opens_a_job_or_is_answered(
     told = flow.noted(job, "SYNTHETIC_IGNORED", seconds=PATIENCE_S)
     assert told == f"{len(made)} instances of a synthetic series came in: ignored, never an input."
     assert [(one.id, one.state) for one in flow.jobs()] == [(job.id, State.DELIVERED)]
-    assert len(flow.worker.took) == 1 and len(peer.received) == 12
+    assert len(flow.worker.took) == 1 and len(answered(peer)) == 12
 
 
 @KEPT
@@ -71,7 +76,7 @@ def test_no_kind_of_object_alone_opens_a_job(
     wait_for("headers", lambda: all(flow.node.ledger.header_of(uid) for uid in uids), PATIENCE_S)
     flow.send(pair())  # what came before it has been looked at when this one is answered
     flow.wait(State.DELIVERED, seconds=PATIENCE_S)
-    assert len(flow.jobs()) == 1 and len(peer.received) == 12
+    assert len(flow.jobs()) == 1 and len(answered(peer)) == 12
 
 
 def test_no_kind_of_object_is_an_input_of_the_study_it_lies_in(
@@ -90,4 +95,4 @@ def test_no_kind_of_object_is_an_input_of_the_study_it_lies_in(
         "T1W": study[T1][0].SeriesInstanceUID,
         "FLAIR": study[FLAIR][0].SeriesInstanceUID,
     }
-    assert len(peer.received) == 12
+    assert len(answered(peer)) == 12
