@@ -26,6 +26,7 @@ from dicom_node.errors import PeerRefuses, PeerUnreachable
 from dicom_node.ledger import DeliveryRow, DeliveryState
 from dicom_node.send import associate
 from dicom_node.settings import Peer
+from dicom_node.sockets import SERVICE_SYNTAXES
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ def inquire(calling_aet: str, peer: Peer, reported: Callable[[Report], bool]) ->
     association = associate(
         calling_aet,
         peer,
-        [build_context(model) for model in models],
+        [build_context(model, SERVICE_SYNTAXES) for model in models],
         [(evt.EVT_N_EVENT_REPORT, on_report)],
     )
     try:

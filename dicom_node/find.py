@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_node.errors import PeerRefuses, PeerUnreachable
 from dicom_node.ledger import Held
 from dicom_node.settings import Peer
-from dicom_node.sockets import PromptAE
+from dicom_node.sockets import SERVICE_SYNTAXES, PromptAE
 
 #: How long we wait for the connection, for each answer, and for all answers together, s.
 _CONNECT_S = 3.0
@@ -72,9 +71,7 @@ class _Question:
         ae.connection_timeout = _CONNECT_S
         ae.acse_timeout = ae.dimse_timeout = _ANSWER_S
         ae.network_timeout = _WHOLE_S
-        ae.add_requested_context(
-            StudyRootQueryRetrieveInformationModelFind, [ImplicitVRLittleEndian, ExplicitVRLittleEndian]
-        )
+        ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind, SERVICE_SYNTAXES)
         try:
             self._association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
         except OSError as error:

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicom_node.errors import NodeError
+from synthesis.job import MANUFACTURER
 from synthesis.stacks import Choice, chosen_frames
 
 CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -69,6 +70,7 @@ class Header:
     station: str = ""
     manufacturer: str = ""
     device_uid: str = ""
+    #: Made by a network: it says so, or it is our own work.
     synthetic: bool = False
     scanning_sequence: tuple[str, ...] = ()
     sequence_variant: tuple[str, ...] = ()
@@ -179,7 +181,8 @@ def of_dataset(dataset: Dataset) -> Header:
         "station": _text(dataset, "StationName"),
         "manufacturer": _text(dataset, "Manufacturer"),
         "device_uid": _text(dataset, "DeviceUID"),
-        "synthetic": _text(dataset, "SyntheticData").upper() == "YES",
+        "synthetic": _text(dataset, "SyntheticData").upper() == "YES"
+        or _text(dataset, "Manufacturer") == MANUFACTURER,
         "scanning_sequence": _texts(dataset, "ScanningSequence"),
         "sequence_variant": _texts(dataset, "SequenceVariant"),
         "acquisition_type": _text(dataset, "MRAcquisitionType"),

@@ -46,7 +46,7 @@ from dicom_node.commitment import Report, answer_report
 from dicom_node.errors import SpoolFull
 from dicom_node.ledger import Arrival, Ending, Ledger
 from dicom_node.settings import Peer, Settings
-from dicom_node.sockets import PromptAE, PromptServer
+from dicom_node.sockets import SERVICE_SYNTAXES, PromptAE, PromptServer
 from dicom_node.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Receiver:
         ae.maximum_pdu_size = node.max_pdu
         ae.maximum_associations = node.max_associations
         for service in _SERVICES:
-            ae.add_supported_context(service)
+            ae.add_supported_context(service, SERVICE_SYNTAXES)
         for context in AllStoragePresentationContexts:
             ae.add_supported_context(context.abstract_syntax, TRANSFER_SYNTAXES)
         self._server = ae.make_server(

@@ -28,7 +28,7 @@ from pynetdicom.sop_class import Verification
 
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
 from dicom_node.settings import Peer
-from dicom_node.sockets import PromptAE
+from dicom_node.sockets import SERVICE_SYNTAXES, PromptAE
 
 # The file is sent in pieces as it lies on the disk, not decoded and encoded again.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -95,7 +95,7 @@ def parcel(path: Path) -> Parcel:
 def echo(calling_aet: str, peer: Peer) -> float:
     """Return the seconds of a C-ECHO; raises `PeerUnreachable`."""
     began = time.monotonic()
-    association = associate(calling_aet, peer, [build_context(Verification)])
+    association = associate(calling_aet, peer, [build_context(Verification, SERVICE_SYNTAXES)])
     try:
         status = association.send_c_echo()
     finally:

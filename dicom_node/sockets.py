@@ -12,11 +12,16 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.transport import AddressInformation, AssociationSocket, ThreadedAssociationServer
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
+
+
+#: In what everything but storage is said, both ways: what all know (PS3.5 10.1), and its explicit twin.
+SERVICE_SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian]
 
 
 class PromptSocket(socket.socket):

@@ -14,6 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+#: Manufacturer of all that a worker makes: the node knows its own work by it, also where an archive has
+#: dropped Synthetic Data, which is an attribute of 2024.
+MANUFACTURER = "dicom-node"
 TASK = "synthesis.run"
 QUEUE = "synthesis"
 #: Redis priorities of Celery's transport: 0 is served first.

@@ -22,12 +22,14 @@ from synthesis.job import Kind, Wanted
 from synthesis.series import Series
 
 MADE = datetime.datetime(2026, 5, 4, 3, 2, 1)
+#: Two that may make them, of which all tests but one know the first: model, version, weights, caveat.
+MAKERS = (("small", "0.1", "ab" * 32, "A caveat."), ("large", "0.2", "cd" * 32, "Another caveat."))
 ALL = tuple(kind.value for kind in Kind)
 
 
-def maker(wanted: Wanted) -> Maker:
+def maker(wanted: Wanted, nth: int = 0) -> Maker:
     """Return who made it."""
-    return Maker("small", "0.1", "ab" * 32, "A caveat.", device="cpu", parameters=wanted.to_text())
+    return Maker(*MAKERS[nth], device="cpu", parameters=wanted.to_text())
 
 
 def blob(t1: Series) -> npt.NDArray[np.float32]:
@@ -45,31 +47,40 @@ def like(t1: Series, values: npt.NDArray[Any]) -> sitk.Image:
     return image
 
 
-def volumes(t1: Series, level: float) -> Volumes:
+def volumes(t1: Series, level: float, nth: int = 0) -> Volumes:
     """Return what a model might have said."""
     tumour, own = blob(t1), sitk.GetArrayFromImage(t1.image)
-    return Volumes(like(t1, own + 0.5 * level * tumour), like(t1, tumour), like(t1, 0.05 * level * tumour))
+    change = level * (0.5 * tumour if nth == 0 else 0.4 * tumour + 0.02)
+    return Volumes(like(t1, own + change), like(t1, tumour), like(t1, 0.1 * change))
 
 
-def source(t1: Series, flair: Series, wanted: Wanted) -> Source:
+def source(t1: Series, flair: Series, wanted: Wanted, nth: int = 0) -> Source:
     """Return what the objects are made from."""
     level = float(np.percentile(sitk.GetArrayViewFromImage(t1.image), 80))
-    return Source.of(t1, flair, sitk.Euler3DTransform(), level, maker(wanted), made=MADE, notes=("A note.",))
+    by, made = maker(wanted, nth), MADE + nth * datetime.timedelta(days=1, seconds=1)
+    return Source.of(t1, flair, sitk.Euler3DTransform(), level, by, made=made, notes=("A note.",))
 
 
-def every_object(t1: Series, flair: Series) -> dict[str, list[Dataset]]:
-    """Return the objects of each kind: those of a job in both forms, of an answer and of a retraction."""
+def every_object(t1: Series, flair: Series, nth: int = 0) -> dict[str, list[Dataset]]:
+    """Return the objects of each kind: those of a job in both forms, of an answer and of a retraction.
+
+    `nth` says which of two makers made them, and when; what it says of them differs as well.
+    """
     found: dict[str, list[Dataset]] = {}
     for wanted in (Wanted(ALL, corner_text=True), Wanted(("t1c", "seg", "report"), "enhanced", "fractional")):
-        given = source(t1, flair, wanted)
-        for instance in derive(wanted, given, volumes(t1, given.level), ("One.", "Another one.")).instances:
+        given = source(t1, flair, wanted, nth)
+        for instance in derive(
+            wanted, given, volumes(t1, given.level, nth), ("One.", "Another one.")
+        ).instances:
             found.setdefault(f"{wanted.t1c}: {instance.SeriesDescription}", []).append(instance)
-    refusal = Refusal("NO_FLAIR", "The FLAIR was not sent.", ("The T1W is there: 22 slices.",))
-    made_by = maker(Wanted())
+    refusal = Refusal(
+        "NO_FLAIR", ("The FLAIR was not sent.", "There is no FLAIR.")[nth], ("The T1W is there: 22 slices.",)
+    )
+    made_by, made = maker(Wanted(), nth), MADE + nth * datetime.timedelta(days=1, seconds=1)
     results = [instance for instances in found.values() for instance in instances]
-    found["document"] = [answer_document(refusal, t1.headers, made_by, MADE)]
-    found["page"] = [answer_page(refusal, t1.headers, made_by, MADE)]
-    found["retraction"] = [retract(results, "The outline is wrong.", made_by, MADE)]
+    found["document"] = [answer_document(refusal, t1.headers, made_by, made)]
+    found["page"] = [answer_page(refusal, t1.headers, made_by, made)]
+    found["retraction"] = [retract(results, "The outline is wrong.", made_by, made)]
     return found
 
 

@@ -136,7 +136,7 @@ def _excluded(series: Series) -> Verdict | None:
     """Return the verdict of a series that can have no role here, whatever its contrast."""
     first = series.first
     if any(header.synthetic for header in series.headers):
-        return Verdict(Role.SYNTHETIC, ("Synthetic Data is YES: made by a network, never an input",))
+        return Verdict(Role.SYNTHETIC, ("made by a network, never an input",))
     if first.modality != "MR":
         return Verdict(Role.NOT_MR, (f"modality {first.modality or 'unknown'}, not MR",))
     if first.sop_class_uid not in {CLASSIC_MR, *MULTIFRAME_MR}:

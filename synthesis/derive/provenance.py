@@ -14,7 +14,8 @@ from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-MANUFACTURER = "dicom-node"
+from synthesis.job import MANUFACTURER as MANUFACTURER
+
 MODEL_NAME = "TA-ViT synthetic T1C"
 #: Image Type value 4 of everything that we make; declared in deploy/CONFORMANCE.md.
 SYNTHETIC = "SYNTHETIC"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench import HOST, Orthanc, Redis, free_port
+from pydicom import dcmread
 from pydicom.uid import JPEGLSLossless
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -305,3 +310,98 @@ def test_what_orthanc_only_says_that_it_stored_is_found_out(
     job = flow.wait(State.FAILED, "DELIVERY_REFUSED", seconds=PATIENCE_S)
     assert f"pacs has lost 1 of {SLICES} instances that it had stored, 3 times by now" in job.reason
     assert len(stored(orthanc)) == SLICES - 1
+
+
+class Front:
+    """What may stand before an archive: away at first, short in what it takes, and it loses one instance.
+
+    The first request is answered with 503, one of more than `_MOST` instances with 413, and of the first that
+    fits one instance is held back: the archive's own answer is told as 202, with that one failed (A700).
+    """
+
+    _MOST = 4
+
+    def __init__(self, archive: Orthanc) -> None:
+        self.answered: list[int] = []
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status, told = front._store(body, dict(self.headers), self._forward)
+                front.answered.append(status)
+                self._say(status, told)
+
+            def do_GET(self) -> None:
+                self._say(200, self._forward(None))
+
+            def _forward(self, body: bytes | None) -> bytes:
+                headers = {
+                    key: self.headers[key] for key in ("Accept", "Content-Type") if key in self.headers
+                }
+                url = f"http://{HOST}:{archive.http_port}{self.path}"
+                with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
+                    return bytes(answer.read())
+
+            def _say(self, status: int, told: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/dicom+json")
+                self.send_header("Content-Length", str(len(told)))
+                self.end_headers()
+                self.wfile.write(told)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                return
+
+        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://{HOST}:{self._server.server_port}/dicom-web"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _store(
+        self, body: bytes, headers: dict[str, str], forward: Callable[[bytes], bytes]
+    ) -> tuple[int, bytes]:
+        if not self.answered:
+            return 503, b""
+        boundary = b"--" + headers["Content-Type"].split("boundary=")[1].split(";")[0].strip('"').encode()
+        parts = body.split(boundary)
+        if len(parts) - 2 > self._MOST:  # before the first, and after the last
+            return 413, b""
+        if {200, 202} & set(self.answered):
+            return 200, forward(body)
+        told = json.loads(forward(boundary.join([*parts[:1], *parts[2:]])))
+        held_back = dcmread(BytesIO(parts[1].split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")))
+        told["00081198"] = {
+            "vr": "SQ",
+            "Value": [
+                {
+                    "00081150": {"vr": "UI", "Value": [held_back.SOPClassUID]},
+                    "00081155": {"vr": "UI", "Value": [held_back.SOPInstanceUID]},
+                    "00081197": {"vr": "US", "Value": [0xA700]},
+                }
+            ],
+        }
+        return 202, json.dumps(told).encode()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_behind_a_front_that_is_away_then_short_then_loses_one_orthanc_gets_each_once(
+    start: Start, archive: StartOrthanc, node_port: int
+) -> None:
+    orthanc, _ = web(archive)
+    front = Front(orthanc)
+    try:
+        flow = start(orthanc, node_port, dicomweb=front.url)
+
+        flow.send(pair(), calling="ORTHANC")
+
+        job = committed(flow)
+    finally:
+        front.stop()
+    assert front.answered == [503, 413, 413, 202, 200, 413, 200, 200, 200]
+    assert flow.noted(job, "DELIVERY_POSTPONED").startswith("pacs answered status 0xA700.")
+    assert len(stored(orthanc)) == store_events(orthanc) == SLICES

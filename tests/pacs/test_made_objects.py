@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from bench import Orthanc, tool
 from objects import blob, every_object, save_all, spread_out
 from PIL import Image
+from pydicom import dcmread
 
 from synthesis.phantom import write_study
 from synthesis.series import Series, read_series
@@ -133,6 +134,52 @@ def test_orthanc_takes_every_object_and_shows_the_images(phantom: Made, orthanc:
             shown[kind] = max(shown.get(kind, 0), brightest - darkest)
     assert len(shown) == 7
     assert {kind for kind, contrast in shown.items() if contrast < 50} == set(), shown
+
+
+@pytest.mark.parametrize(
+    "kind", ["T1C (AI, no Gd)", "DIFF (AI, predicted change)", "UNCERTAINTY (AI, spread)"]
+)
+def test_orthanc_renders_the_images_through_the_window_that_we_chose(
+    kind: str, phantom: Made, orthanc: Orthanc
+) -> None:
+    paths = phantom.files[f"classic: SYNTH {kind}"]
+    image = dcmread(paths[len(paths) // 2])
+    center, width = float(image.WindowCenter), float(image.WindowWidth)
+
+    shown = rendered(orthanc, paths[len(paths) // 2])
+
+    through = (image.pixel_array - (center - 0.5)) / (width - 1) + 0.5  # PS3.3 C.11.2.1.2.1
+    expected = 255 * np.clip(through, 0, 1)
+    assert np.ptp(shown) > 50, "black, white or flat"
+    assert np.abs(shown - expected).mean() < 2
+    assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.999
+
+
+def test_orthanc_renders_each_frame_of_the_enhanced_t1c(phantom: Made, orthanc: Orthanc) -> None:
+    (path,) = phantom.files["enhanced: SYNTH T1C (AI, no Gd)"]
+    frames = dcmread(path).pixel_array
+
+    for number in (0, len(frames) // 2, len(frames) - 1):
+        shown = rendered(orthanc, path, number)
+        assert np.corrcoef(shown.ravel(), frames[number].ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("form", ["classic", "enhanced"], ids=["binary", "fractional"])
+def test_orthanc_renders_the_segments_where_they_are(form: str, phantom: Made, orthanc: Orthanc) -> None:
+    (path,) = phantom.files[f"{form}: SYNTH SEG (AI, predicted tumour)"]
+    frames = dcmread(path).pixel_array
+
+    fullest = int(frames.reshape(len(frames), -1).sum(axis=1).argmax())
+    shown = rendered(orthanc, path, fullest)
+
+    assert np.corrcoef(shown.ravel(), frames[fullest].ravel())[0, 1] > 0.99
+
+
+def rendered(orthanc: Orthanc, path: Path, frame: int = 0) -> np.ndarray:
+    """Return a frame as Orthanc shows it, 0-255."""
+    identity = orthanc.post("/instances", path.read_bytes())["ID"]
+    picture = orthanc.call("GET", f"/instances/{identity}/frames/{frame}/rendered")
+    return np.asarray(Image.open(BytesIO(picture)).convert("L"), dtype=np.float64)
 
 
 def test_the_blob_of_these_tests_is_not_symmetric(phantom: Made) -> None:
