@@ -37,6 +37,16 @@ MOST_BACKGROUND = 0.25
 MOST_CUT = 0.25
 #: The outermost slice shows more of the head than this share of its largest section.
 MOST_SECTION_AT_TOP = 0.6
+#: Share of a plane that lies deep in the head, from which on it is searched for ghosts.
+LEAST_INSIDE = 0.1
+#: They are looked for in the outermost share of rows and columns, in the middle half of the other axis; the
+#: percentile that stands for it: above, a nose or an ear that reaches the edge would count.
+EDGE, OF_EDGE = 0.05, 40
+#: Signal at the edges along one axis of the planes over that along the other, in units of the brain: motion
+#: and flow repeat the head along phase encoding, noise and a pedestal are alike along both. Above the limit,
+#: of lgg: no T1W, 3 of 40 FLAIR (one on a grey pedestal). Phase errors in k-space, 16 series: a head that
+#: sways by 4, 2, 1 mm is told in 12, 7, 3; one that jumps by about 4 mm in 3: no remark is no proof.
+MOST_GHOSTS = 0.08
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -58,6 +68,8 @@ class Measured:
     cut: float
     #: Section of the head in the highest slice over its largest section; 0 where slices are not axial.
     section_at_top: float
+    #: How much more signal there is at the edges of the planes along one axis than along the other.
+    ghosts: float
 
 
 def measure(image: sitk.Image) -> Measured:
@@ -88,6 +100,7 @@ def measure(image: sitk.Image) -> Measured:
         background=float(np.median(_border(values, 2))),
         cut=float(_border(mask, 1).mean()),
         section_at_top=_section_at_top(mask, coarse),
+        ghosts=_ghosts(values, deep),
     )
 
 
@@ -132,6 +145,11 @@ def remarks(name: str, found: Measured) -> tuple[str, ...]:
         said.append(f"The field of view of the {name} cuts the head.")
     if found.section_at_top > MOST_SECTION_AT_TOP:
         said.append(f"The {name} does not reach the top of the head.")
+    if found.ghosts > MOST_GHOSTS:
+        said.append(
+            f"Motion or flow repeats the head beside the head in the {name}, with {found.ghosts:.0%} of the "
+            "brain's signal."
+        )
     return tuple(said)
 
 
@@ -167,6 +185,23 @@ def _smoothness(values: FloatArray, deep: BoolArray) -> float:
     if upper.size < 10 or upper.std() == 0 or lower.std() == 0:
         return 0.0
     return float(np.corrcoef(upper, lower)[0, 1])
+
+
+def _ghosts(values: FloatArray, deep: BoolArray) -> float:
+    """Return how much more signal lies at the edges along one axis of the planes than along the other."""
+    planes = values[deep.mean(axis=(1, 2)) > LEAST_INSIDE]
+    if not len(planes):
+        return 0.0
+    _, height, width = planes.shape
+    rows, columns = (max(2, round(EDGE * count)) for count in (height, width))
+    across, along = (slice(count // 4, count - count // 4) for count in (width, height))
+    # the outermost pixels are left out: filters of the reconstruction end there
+    top, bottom = planes[:, 1 : 1 + rows, across], planes[:, -1 - rows : -1, across]
+    left, right = planes[:, along, 1 : 1 + columns], planes[:, along, -1 - columns : -1]
+    levels = [np.percentile(edge, OF_EDGE, axis=(1, 2)) for edge in (top, bottom, left, right)]
+    # the lower of two opposite edges: a head may be cut at one, ghosts reach both
+    difference = np.minimum(*levels[:2]) - np.minimum(*levels[2:])
+    return float(abs(np.median(difference)))
 
 
 def _border(values: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:

@@ -9,6 +9,7 @@ from node_bench import Bench, Peer, associate, store
 from pydicom.uid import ImplicitVRLittleEndian
 from small_studies import PATIENT_ID, PATIENT_NAME, new_uid, pair, stack
 
+from dicom_node import collect
 from dicom_node.by_hand import retry
 from dicom_node.errors import NoSuchThing
 from dicom_node.ledger import State
@@ -71,6 +72,20 @@ def test_the_series_are_recorded_with_their_reasons(bench: Start) -> None:
     explanation = flow.wait(State.DELIVERED).explanation or {}
     assert {line["role"] for line in explanation["series"]} == {"T1W", "FLAIR", "T2W"}
     assert set(explanation["chosen"]) == {"T1W", "FLAIR"}
+
+
+def test_a_suspicion_about_the_t1w_goes_to_the_worker_and_into_the_explanation(
+    bench: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "glance_into", lambda files: lambda uid: 2.0)  # 16 pixels show no vessels
+    flow = bench()
+
+    flow.send(pair())
+
+    job = flow.wait(State.DELIVERED)
+    (flag,) = flow.worker.took[-1].remarks
+    assert flag.startswith("The T1W may have been acquired after contrast agent")
+    assert (job.explanation or {})["flags"] == [flag]
 
 
 def test_two_studies_interleaved_in_one_association_are_kept_apart(bench: Start) -> None:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scans import (
     AXIAL,
@@ -84,7 +84,6 @@ def test_the_explanation_has_the_shape_that_scripts_hold_on_to() -> None:
     assert all(set(line) == {"uid", "description", "role", "why"} for line in explanation["series"])
 
 
-@settings(deadline=None)
 @given(st.permutations(range(5)), st.integers(0, 2**32))
 def test_the_order_in_which_things_come_does_not_change_the_choice(order: list[int], seed: int) -> None:
     whole = (T1, FLAIR, T2, POST, MASK)

@@ -57,9 +57,17 @@ def study(folder: Path, t1: Scan = T1W, **changes: Any) -> PhantomStudy:
     return write_study(folder, t2=None, localizer=False, **(scans | changes))
 
 
+SAID_BY_THE_NODE = "The T1W may have been acquired after contrast agent."
+
+
 def made(phantom: PhantomStudy, out: Path) -> Made:
     return run(
-        phantom.series["t1"].paths, phantom.series["flair"].paths, out, MODEL, lambda step, share: None
+        phantom.series["t1"].paths,
+        phantom.series["flair"].paths,
+        out,
+        MODEL,
+        lambda step, share: None,
+        remarks_before=(SAID_BY_THE_NODE,),
     )
 
 
@@ -89,7 +97,7 @@ def test_what_a_reader_must_know_of_this_result_is_in_every_image_and_in_the_rem
 ) -> None:
     job, out = result
     unchecked = "It could not be checked whether the model has seen such images: its card does not say."
-    for sentence in (unchecked, confidence.NOTHING_KNOWN):
+    for sentence in (SAID_BY_THE_NODE, unchecked, confidence.NOTHING_KNOWN):
         assert sentence in job.remarks
         assert all(sentence in pydicom.dcmread(out / one.path).ImageComments for one in job.instances)
 

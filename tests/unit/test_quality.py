@@ -25,6 +25,7 @@ HEAD = Measured(
     background=0.0,
     cut=0.0,
     section_at_top=0.38,
+    ghosts=0.01,
 )
 REAL_HEADS = {
     "BRAINIX T1W": "BRAINIX/T1",
@@ -149,10 +150,50 @@ def test_each_reason_is_a_sentence(change: dict[str, object], words: str) -> Non
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"cut": 0.4}, "cuts the head"), ({"section_at_top": 0.8}, "top"), ({"background": 0.5}, "Low signal")],
+    [
+        ({"cut": 0.4}, "cuts the head"),
+        ({"section_at_top": 0.8}, "top"),
+        ({"background": 0.5}, "Low signal"),
+        ({"ghosts": 0.12}, "Motion or flow repeats the head beside the head in the FLAIR, with 12%"),
+    ],
 )
 def test_what_a_reader_should_know_is_said(change: dict[str, float], words: str) -> None:
     assert remarks("FLAIR", HEAD) == ()
     (remark,) = remarks("FLAIR", replace(HEAD, **change))  # type: ignore[arg-type]
     assert words in remark
     assert "FLAIR" in remark
+
+
+def restless(image: sitk.Image, axis: int, mm: float) -> sitk.Image:
+    """Return what a scanner makes of a head that sways while its lines are acquired.
+
+    Each line of k-space along `axis` (1 rows, 2 columns) has the phase of the place where the head was.
+    """
+    values = sitk.GetArrayFromImage(image).astype(np.float64)
+    lines = values.shape[axis]
+    shift = mm / image.GetSpacing()[2 - axis] * np.sin(2 * np.pi * 0.23 * np.arange(lines))
+    phase = np.exp(-2j * np.pi * np.fft.fftshift(np.fft.fftfreq(lines)) * shift)
+    shape = [1, 1, 1]
+    shape[axis] = lines
+    spectrum = np.fft.fft2(values, axes=(1, 2)) * np.fft.ifftshift(phase).reshape(shape)
+    moved = sitk.GetImageFromArray(np.abs(np.fft.ifft2(spectrum, axes=(1, 2))).astype(np.float32))
+    moved.CopyInformation(image)
+    return moved
+
+
+@pytest.mark.parametrize("axis", [1, 2], ids=["rows", "columns"])
+@pytest.mark.parametrize("place", ["BRAINIX/T1", "BRAINIX/FLAIR"])
+def test_a_head_that_sways_by_four_mm_is_remarked(place: str, axis: int, shared_data: Path) -> None:
+    still = read_series(files(shared_data / place)).image
+
+    assert measure(still).ghosts < 0.02
+    (remark,) = remarks("T1W", measure(restless(still, axis, 4.0)))
+    assert remark.startswith("Motion or flow repeats the head")
+
+
+@pytest.mark.slow
+def test_few_series_of_lgg_are_said_to_have_ghosts(shared_data: Path) -> None:
+    patients = sorted(path for path in (shared_data / "lgg").iterdir() if path.is_dir())
+    found = [measure(read_series(files(one / role)).image) for one in patients for role in ("t1", "flair")]
+
+    assert sum(any("repeats" in said for said in remarks("T1W", one)) for one in found) <= 0.05 * len(found)
