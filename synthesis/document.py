@@ -49,7 +49,7 @@ def write(document: Document, spool: Path, out: Path, maker: Maker) -> tuple[Der
     made = datetime.datetime.now()
     if document.form == Form.KO:
         rejected = [_stand_in(first, one) for one in document.rejected]
-        return save([retract(rejected, document.reason, maker, made)], out)
+        return save([retract(rejected, first, document.reason, maker, made)], out)
     refusal = Refusal(document.code, document.reason, document.details)
     build = answer_page if document.form == Form.SC else answer_document
     return save([build(refusal, [first, *headers], maker, made)], out)
@@ -68,15 +68,12 @@ def _headers(paths: Iterable[Path]) -> Iterator[Dataset]:
 
 
 def _stand_in(header: Dataset, rejected: Reference) -> Dataset:
-    """Return a header of an instance that may have left the spool: all that a retraction refers to."""
+    """Return what a retraction refers to of an instance, whose file may have left the spool."""
     found = Dataset()
-    found.update(header)
+    found.StudyInstanceUID = header.StudyInstanceUID
     found.SOPClassUID = rejected.sop_class_uid
     found.SOPInstanceUID = rejected.sop_instance_uid
     found.SeriesInstanceUID = rejected.series_instance_uid
-    for keyword in ("Rows", "Columns"):  # by which highdicom knows an image
-        if rejected.sop_class_uid not in _IMAGES:
-            found.pop(keyword, None)
-        elif keyword not in found:
-            setattr(found, keyword, 1)
+    if rejected.sop_class_uid in _IMAGES:
+        found.Rows = found.Columns = 1  # any: there are some
     return found

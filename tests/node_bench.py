@@ -113,15 +113,20 @@ Writing = Callable[["StandInWorker", Document], None]
 
 def write(worker: StandInWorker, document: Document) -> None:
     """Write a document as the real worker does: its form is no stand-in."""
+    write_in(worker.spool, document)
+
+
+def write_in(spool: Path, document: Document) -> None:
+    """Write a document into a spool."""
     from synthesis.derive.provenance import Maker
     from synthesis.document import write as written
 
-    folder = worker.spool / document.folder
+    folder = spool / document.folder
     if Result.read(folder) is not None:
         return
     try:
         maker = Maker("stand-in", "0", "0" * 64)
-        made = written(document, worker.spool, folder / message.RESULT_FOLDER, maker)
+        made = written(document, spool, folder / message.RESULT_FOLDER, maker)
     except RefusedInput as error:
         Result(Outcome.DECLINED, error.code, error.sentence, worker="stand-in").write(folder)
         return

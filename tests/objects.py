@@ -69,7 +69,7 @@ def every_object(t1: Series, flair: Series) -> dict[str, list[Dataset]]:
     results = [instance for instances in found.values() for instance in instances]
     found["document"] = [answer_document(refusal, t1.headers, made_by, MADE)]
     found["page"] = [answer_page(refusal, t1.headers, made_by, MADE)]
-    found["retraction"] = [retract(results, "The outline is wrong.", made_by, MADE)]
+    found["retraction"] = [retract(results, t1.headers[0], "The outline is wrong.", made_by, MADE)]
     return found
 
 
