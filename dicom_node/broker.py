@@ -58,8 +58,8 @@ class Broker:
         """Return when Redis answers."""
         self._call("ping")
 
-    def send(self, job: message.Job, priority: int) -> None:
-        """Put a job into the queue; `priority` 0 is served first."""
+    def send(self, job: message.Job | message.Document, priority: int) -> None:
+        """Put a job, or a document about one, into the queue; `priority` 0 is served first."""
         if self._celery is None:
             from celery import Celery  # late, as above
 
@@ -72,7 +72,7 @@ class Broker:
             )
         try:
             self._celery.send_task(
-                message.TASK,
+                message.TASK if isinstance(job, message.Job) else message.DOCUMENT_TASK,
                 args=[job.to_message()],
                 task_id=job.id,
                 queue=message.QUEUE,

@@ -1,4 +1,4 @@
-"""What a person does to a job: try again, overrule the choice, cancel."""
+"""What a person does to a job: try again, overrule the choice, cancel, retract its result."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ from dicom_node.choose import choose_pair, group
 from dicom_node.choose.pair import Decision, Situation
 from dicom_node.errors import IllegalTransition, NoSuchThing
 from dicom_node.headers import Header
-from dicom_node.ledger import RETRYABLE, TRANSITIONS, JobRow, Ledger, State
+from dicom_node.ledger import (
+    AT_PEER,
+    RETRYABLE,
+    TRANSITIONS,
+    DocumentState,
+    JobRow,
+    Ledger,
+    State,
+    document_id,
+)
 from dicom_node.spool import Spool
+from synthesis.job import Form
 
 #: Failures after which the result is still good: only the delivery is tried again.
 _DELIVERY_CODES = {"DELIVERY_REFUSED", "NO_DESTINATION"}
+#: States in which a result rests, wholly or in part, in destinations.
+_RETRACTABLE = frozenset({State.DELIVERED, State.COMMITTED, State.FAILED, State.CANCELLED})
 
 
 def retry(
@@ -29,6 +41,11 @@ def retry(
     """
     if job.state not in RETRYABLE:
         raise IllegalTransition(f"Job {job.id} is {job.state}; only {_names(RETRYABLE)} can be tried again.")
+    if is_retracted(ledger, job):
+        raise IllegalTransition(
+            f"Job {job.id} is retracted. Made again, its images would have the identifiers that destinations "
+            "were told to reject."
+        )
     values: dict[str, Any] = {}
     if t1w or flair:
         values = _chosen_by_hand(ledger, job, t1w, flair)
@@ -84,6 +101,41 @@ def cancel(ledger: Ledger, spool: Spool, job: JobRow) -> JobRow:
     cancelled = ledger.move(job, State.CANCELLED, "Cancelled by hand.", "BY_HAND")
     spool.cancel_job(job.id)
     return cancelled
+
+
+def retract(ledger: Ledger, spool: Spool, job: JobRow, reason: str) -> bool:
+    """Have destinations told to reject the result of a job; False when they were told before.
+
+    Raises
+    ------
+    IllegalTransition
+        The job is still under way, or nothing of its result is in any destination.
+    NoSuchThing
+        No file of the study is left that says whose it is.
+    """
+    if is_retracted(ledger, job):
+        return False
+    if job.state not in _RETRACTABLE:
+        raise IllegalTransition(
+            f"Job {job.id} is {job.state}; only {_names(_RETRACTABLE)} can be retracted. "
+            "One that is under way can be cancelled first."
+        )
+    rows = ledger.deliveries(job.id)
+    holders = sorted({row.destination for row in rows if row.state in AT_PEER})
+    if not holders:
+        raise IllegalTransition(f"Nothing of job {job.id} was delivered: there is nothing to retract.")
+    files = [*(row.path for row in rows), *(path for path, _ in ledger.study_headers(job.study_uid))]
+    if not any((spool.root / path).exists() for path in files):
+        raise NoSuchThing(
+            f"The files of job {job.id} have left the spool (retention.hours); a retraction must name the "
+            "patient: send the study, or one image of it, to the node again, then retract."
+        )
+    return ledger.open_document(job, document_id(job.id, "retraction"), Form.KO, "RETRACTED", reason, holders)
+
+
+def is_retracted(ledger: Ledger, job: JobRow) -> bool:
+    """Return whether the result of a job is retracted, or about to be."""
+    return any(one.form == Form.KO and one.state != DocumentState.FAILED for one in ledger.documents(job.id))
 
 
 def _names(states: frozenset[State]) -> str:

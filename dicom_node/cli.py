@@ -76,8 +76,6 @@ def _log_to_stderr() -> None:
 
 def _start(settings: Settings) -> Settings:
     _log_to_stderr()
-    for notice in settings.notices:
-        logging.getLogger("dicom_node").warning("settings: %s", notice)
     return settings
 
 
@@ -257,6 +255,17 @@ def queue_show(job: JobId, as_json: AsJson = False) -> None:
         ]
         columns = ("to", "stored", "committed", "pending", "refused", "last word")
         console.print(_table("Deliveries", columns, rows))
+    if found["documents"]:
+        documents = [
+            [
+                {"ko": "retraction (KO)"}.get(one["form"], f"answer ({one['form'].upper()})"),
+                one["state"],
+                ", ".join(f"{name} {state}" for name, state in one["destinations"].items()),
+                one["last"] or one["reason"],
+            ]
+            for one in found["documents"]
+        ]
+        console.print(_table("Documents", ("document", "state", "to", "says"), documents))
     if found["model"]:
         console.print(
             f"Model: {found['model']['name']} {found['model']['version']}, "
@@ -333,6 +342,24 @@ def queue_cancel(
     for identity in jobs:
         row = cancel(ledger, spool, ledger.job(identity))
         print(f"{row.id}: {row.state}")
+
+
+@queue.command("retract")
+def queue_retract(
+    job: JobId,
+    reason: Annotated[
+        str, typer.Option(help="Why the result must not be used; destinations get to read it.")
+    ] = "The result must not be used.",
+) -> None:
+    """Have destinations reject a result: "Rejected for Quality Reasons" (IHE IOCM)."""
+    from dicom_node.by_hand import retract
+    from dicom_node.spool import Spool
+
+    settings = _settings()
+    ledger = _ledger(settings)
+    row = ledger.job(job)
+    new = retract(ledger, Spool(settings.node.spool), row, reason)
+    print(f"{row.id}: {'retracted' if new else 'was retracted before, nothing new is sent'}")
 
 
 # --- peers, rules, send --------------------------------------------------------------------------
@@ -503,9 +530,7 @@ def settings_init(
 @settings_app.command("check")
 def settings_check() -> None:
     """Say what is wrong, with line and key."""
-    found = _settings()
-    for notice in found.notices:
-        print(notice)
+    _settings()
     print(f"{settings_module.find_file(_file) or 'Defaults'}: fine")
 
 

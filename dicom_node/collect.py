@@ -145,6 +145,7 @@ class Collector:
         elif grown and job.state in COLLECTING:
             self._ledger.touch(job, last)
         elif grown and job.state == State.DECLINED:
+            self._spool.reset_job(job.id)  # what a worker declined before is no answer to what is here now
             self._ledger.move(
                 job,
                 State.RECEIVING,

@@ -16,7 +16,14 @@ from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 
 from dicom_node import send
 from dicom_node.errors import IllegalTransition, NoSuchThing, PeerRefuses, PeerUnreachable
-from dicom_node.ledger import AT_PEER, DeliveryRow, DeliveryState, JobRow, Ledger, State
+from dicom_node.ledger import (
+    AT_PEER,
+    DeliveryRow,
+    DeliveryState,
+    JobRow,
+    Ledger,
+    State,
+)
 from dicom_node.settings import NO_DESTINATION, Peer, Settings
 from dicom_node.spool import Spool
 from synthesis import job as message
@@ -122,6 +129,9 @@ class Deliverer:
         there = [
             f"{count} instances are in {', '.join(names[count])}." for count in sorted(names, reverse=True)
         ]
+        answers = [self._ledger.postings(one.id) for one in self._ledger.documents(job.id)]
+        if any(one.state in AT_PEER for postings in answers for one in postings):
+            missing.append("The answer of before, that none could be made, stays in the study.")
         return " ".join([*there, *missing])
 
     def _give_up(self, job: JobRow, rows: list[DeliveryRow]) -> None:
@@ -183,12 +193,7 @@ class Deliverer:
         away = unwilling = ""
         try:
             parcels = [send.parcel(self._spool.root / row.path) for row in rows.values()]
-            if peer.dicomweb:
-                from dicom_node import stow  # the client brings much that a node without DICOMweb never needs
-
-                stow.store(peer, parcels, answers.add)
-            else:
-                send.store(self._settings.node.ae_title, peer, parcels, answers.add)
+            send.hand_over(self._settings.node.ae_title, peer, parcels, answers.add)
         except PeerUnreachable as error:
             away = error.sentence
         except PeerRefuses as error:

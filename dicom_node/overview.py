@@ -16,7 +16,7 @@ from dicom_node.choose.pair import Situation
 from dicom_node.choose.pixels import look_into
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
 from dicom_node.headers import Header
-from dicom_node.ledger import AT_PEER, DeliveryState, JobRow, Ledger
+from dicom_node.ledger import AT_PEER, NOT_AT_PEER, DeliveryState, JobRow, Ledger
 from dicom_node.monitor import Check, checks, job_as_json
 from dicom_node.settings import Peer, Settings
 from dicom_node.spool import Spool
@@ -105,7 +105,7 @@ def details(settings: Settings, ledger: Ledger, job: JobRow) -> dict[str, Any]:
                 "destination": destination,
                 "stored": sum(state in AT_PEER for state in states),
                 "pending": sum(state in (DeliveryState.PENDING, DeliveryState.LOST) for state in states),
-                "refused": sum(state in (DeliveryState.REFUSED, DeliveryState.NOT_TAKEN) for state in states),
+                "refused": sum(state in NOT_AT_PEER for state in states),
                 "committed": states.count(DeliveryState.COMMITTED),
                 "last": ledger.attempt(job.id, destination)[2],
             }
@@ -128,6 +128,17 @@ def details(settings: Settings, ledger: Ledger, job: JobRow) -> dict[str, Any]:
             for event in ledger.events(job.id)
         ],
         "deliveries": deliveries,
+        "documents": [
+            {
+                "form": str(document.form),
+                "state": str(document.state),
+                "code": document.code,
+                "reason": document.reason,
+                "destinations": {one.destination: str(one.state) for one in ledger.postings(document.id)},
+                "last": " ".join(one.sentence for one in ledger.postings(document.id) if one.sentence),
+            }
+            for document in ledger.documents(job.id)
+        ],
         "folder": str(Spool(settings.node.spool).job(job.id)),
     }
 

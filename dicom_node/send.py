@@ -187,6 +187,18 @@ def _compressed(path: Path, syntax: str) -> Any:
     return dataset if same else None
 
 
+def hand_over(
+    calling_aet: str, peer: Peer, parcels: Sequence[Parcel], answered: Callable[[Answer], None]
+) -> None:
+    """Send files as the peer takes them, by C-STORE or by STOW-RS; raises as `store` does."""
+    if peer.dicomweb:
+        from dicom_node import stow  # the client brings much that a node without DICOMweb never needs
+
+        stow.store(peer, parcels, answered)
+    else:
+        store(calling_aet, peer, parcels, answered)
+
+
 def _as_implicit(path: Path) -> Any:
     """Return the data set of a file, encoded anew: pynetdicom sends only what was read as what it says."""
     dataset = dcmread(path)

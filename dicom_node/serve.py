@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 
+from dicom_node.answer import Answerer
 from dicom_node.broker import Broker, broker_url_in_use
 from dicom_node.collect import Collector
 from dicom_node.confirm import Confirmer
@@ -86,6 +87,7 @@ class Node:
         self.broker = Broker(settings.broker.url)
         self._deliverer = Deliverer(settings, self.ledger, self.spool, self._changed)
         self._confirmer = Confirmer(settings, self.ledger, self._changed)
+        self._answerer = Answerer(settings, self.ledger, self.spool, self.broker, self._changed)
         inquire = _Loop("inquire", Inquirer(settings, self.ledger).work, self._changed)
         collector = Collector(settings, self.ledger, self.spool, inquire.wake)
         enqueuer = Enqueuer(settings, self.ledger, self.spool, self.broker)
@@ -98,6 +100,7 @@ class Node:
             _Loop("enqueue", enqueuer.work, self._changed),
             _Loop("deliver", self._deliverer.work, self._changed),
             confirm,
+            _Loop("answer", self._answerer.work, self._changed),
         ]
         self._retention = _Loop("retention", retention.work, self._changed)
         self._receiver = Receiver(settings, self.ledger, self.spool, collect.wake, confirm.wake)
@@ -126,6 +129,7 @@ class Node:
             loop.stop()
         self._deliverer.stop()
         self._confirmer.stop()
+        self._answerer.stop()
         self._monitor.stop()
         self.ledger.close()
 

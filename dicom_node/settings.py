@@ -138,7 +138,13 @@ class Rule(_Section):
     seg: Literal["binary", "fractional"] = "binary"
     corner_text: bool = False
     if_contrast_given: Literal["do", "decline"] = "do"
+    answer: Literal["none", "sr", "sc"] = "none"
     priority: int = Field(default=0, ge=0, le=9)
+
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _answer_in_other_words(cls, value: Any) -> Any:
+        return {"always": "sr", "results": "none"}.get(value, value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _objects_can_be_made(self) -> Rule:
@@ -194,8 +200,6 @@ class Settings(_Section):
     worker: Worker = Field(default_factory=Worker)
     retention: Retention = Field(default_factory=Retention)
     monitor: Monitor = Field(default_factory=Monitor)
-    #: Keys that are known but do nothing in this version, as sentences.
-    notices: tuple[str, ...] = Field(default=(), exclude=True)
 
     @model_validator(mode="after")
     def _names_fit_together(self) -> Settings:
@@ -276,28 +280,11 @@ def load(given: Path | None = None, environment: dict[str, str] | None = None) -
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: {error}.") from None
     _apply_environment(values, dict(os.environ) if environment is None else environment)
-    values["notices"] = _set_aside(values)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         lines = [_sentence(detail, path, text) for detail in error.errors()]
         raise SettingsError("\n".join(lines)) from None
-
-
-#: Keys of later versions: accepted, so that one file serves both, and said to have no effect yet.
-_LATER: dict[str, set[str]] = {"rule": {"answer"}}
-
-
-def _set_aside(values: dict[str, Any]) -> tuple[str, ...]:
-    """Take keys of later versions out of the values; return a sentence for each."""
-    notices = []
-    for section, keys in _LATER.items():
-        tables = values.get(section, [])
-        for table in tables if isinstance(tables, list) else [tables]:
-            for key in sorted(keys & table.keys()):
-                del table[key]
-                notices.append(f"{section}.{key} has no effect in this version.")
-    return tuple(notices)
 
 
 def _apply_environment(values: dict[str, Any], environment: dict[str, str]) -> None:
@@ -390,6 +377,8 @@ name = "every study"
 # seg = "binary"              # "fractional": the probability instead of its half-way outline
 # corner_text = false         # true: "SYNTHETIC, NO Gd" is burned into a corner of the (classic) T1C
 # if_contrast_given = "do"    # a real post-contrast T1 is in the study: "do" and say so, or "decline"
+# answer = "none"             # a declined study gets a document that says why: "sr", or "sc" (a page) for a
+#                             # PACS that shows no SR
 # priority = 0                # 0 is served first, 9 last
 
 [worker]

@@ -7,6 +7,7 @@
 | ``jobs/JOB/starts`` | a line for each time that a worker began | worker |
 | ``jobs/JOB/cancelled`` | a person cancelled the job | the commands |
 | ``jobs/JOB/result/`` · ``result.json`` | what the worker made; the latter renamed into place last | worker |
+| ``jobs/JOB/documents/DOCUMENT/`` | the same of an answer or a retraction | worker |
 | ``ledger.sqlite`` | the ledger | the ledger |
 
 File names are digests of UIDs: no name or identifier of a patient is in them.
@@ -105,6 +106,14 @@ class Spool:
         (folder / message.STARTS_NAME).unlink(missing_ok=True)
         (folder / message.CANCELLED_NAME).unlink(missing_ok=True)
         shutil.rmtree(folder / message.RESULT_FOLDER, ignore_errors=True)
+
+    def document(self, job_id: str, document_id: str) -> Path:
+        """Return the folder of a document about a job."""
+        return self.job(job_id) / "documents" / document_id
+
+    def forget_document(self, job_id: str, document_id: str) -> None:
+        """Forget what workers made of a document, so that it can be written again."""
+        shutil.rmtree(self.document(job_id, document_id), ignore_errors=True)
 
     def cancel_job(self, job_id: str) -> None:
         """Ask a worker that has this job to stop at its next step."""

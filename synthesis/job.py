@@ -18,6 +18,7 @@ from typing import Any
 #: dropped Synthetic Data, which is an attribute of 2024.
 MANUFACTURER = "dicom-node"
 TASK = "synthesis.run"
+DOCUMENT_TASK = "synthesis.document"
 QUEUE = "synthesis"
 #: Redis priorities of Celery's transport: 0 is served first.
 PRIORITY_STEPS = tuple(range(10))
@@ -154,8 +155,66 @@ class Job:
         return cls(**values)
 
 
+class Form(StrEnum):
+    """What a document about a job is."""
+
+    SR = "sr"  # why nothing was made, as a Comprehensive SR
+    SC = "sc"  # the same as a page, Secondary Capture
+    KO = "ko"  # a result must not be used: Key Object Selection
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An instance that a retraction rejects."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document to write about a job. Paths are relative to the spool."""
+
+    #: Its own id, under which it waits and has its heartbeat.
+    id: str
+    form: Form
+    #: The document goes to ``<folder>/result`` and ``<folder>/result.json``.
+    folder: str
+    #: Short code and sentence: why the study was declined, or why the result must not be used.
+    code: str
+    reason: str
+    #: Instances of the study: they say whose it is, and are what an answer looked at.
+    study: tuple[str, ...]
+    #: More of an answer, as sentences.
+    details: tuple[str, ...] = ()
+    #: What a retraction rejects.
+    rejected: tuple[Reference, ...] = ()
+    #: Name of the weights that an answer speaks for, or "default".
+    model: str = "default"
+    #: Name, version and SHA-256 of the weights that made what is rejected.
+    made_by: dict[str, str] = field(default_factory=dict)
+
+    def to_message(self) -> dict[str, Any]:
+        """Return the document as JSON-compatible values."""
+        lists = {"study": list(self.study), "details": list(self.details)}
+        return asdict(self) | lists | {"rejected": [asdict(one) for one in self.rejected]}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Document:
+        """Return the document of a message; raises as `Job.from_message`, or `ValueError`."""
+        values = {
+            **message,
+            "form": Form(message["form"]),
+            "study": tuple(message["study"]),
+            "details": tuple(message["details"]),
+            "rejected": tuple(Reference(**one) for one in message["rejected"]),
+        }
+        return cls(**values)
+
+
 class Outcome(StrEnum):
-    """How a job ended in the worker."""
+    """How a job, or a document about one, ended in the worker."""
 
     SYNTHESISED = "SYNTHESISED"
     DECLINED = "DECLINED"  # the input cannot be used; the sentence says why

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +14,11 @@ import SimpleITK as sitk
 from pydicom import Dataset
 
 from synthesis import confidence, guard
-from synthesis.derive.objects import Volumes, derive
+from synthesis.derive.objects import Volumes, derive, save
 from synthesis.derive.provenance import Maker
 from synthesis.derive.source import Source, refuse_synthetic
 from synthesis.errors import RefusedInput
-from synthesis.job import ONLY_T1C, DerivedInstance, Wanted, fsync_folder
+from synthesis.job import ONLY_T1C, DerivedInstance, Wanted
 from synthesis.preprocess import REFORMAT_MM, ModelInput, to_model_grid
 from synthesis.quality import measure, remarks, why_no_head
 from synthesis.register import register
@@ -146,7 +145,7 @@ def run(
         said += source.remarks
         derived = derive(wanted, source, volumes, said)
         said += derived.remarks
-        instances = _written(derived.instances, out)
+        instances = save(derived.instances, out)
     report("derive", 1.0)
     return Made(
         instances=instances,
@@ -215,27 +214,3 @@ def _left_out(found: ModelInput) -> tuple[str, ...]:
             f"Nothing was synthesised in the lowest {found.below_mm:.0f} mm (neck): the result is the T1W."
         )
     return tuple(said)
-
-
-def _written(instances: Sequence[Dataset], out: Path) -> tuple[DerivedInstance, ...]:
-    """Write each instance durably: temporary name, fsync, rename; then the folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for instance in instances:
-        name = f"{instance.SeriesNumber}-{instance.InstanceNumber:04d}.dcm"
-        partial = out / f".{name}"
-        with partial.open("wb") as file:
-            instance.save_as(file, enforce_file_format=True)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(out / name)
-        written.append(
-            DerivedInstance(
-                path=name,
-                sop_class_uid=str(instance.SOPClassUID),
-                sop_instance_uid=str(instance.SOPInstanceUID),
-                series_instance_uid=str(instance.SeriesInstanceUID),
-            )
-        )
-    fsync_folder(out)
-    return tuple(written)

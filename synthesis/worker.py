@@ -1,4 +1,4 @@
-"""The Celery worker: one task, one job at a time, the model loaded once.
+"""The Celery worker: one job or document at a time, the model loaded once.
 
 Run as ``python -m synthesis.worker``; the environment says where (`SYNTHESIS_BROKER`, `SYNTHESIS_SPOOL`,
 `SYNTHESIS_DEVICE`, `SYNTHESIS_MODEL`).
@@ -17,9 +17,9 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from celery import Celery
 
 from synthesis import job as message
 from synthesis.errors import RefusedInput, SynthesisError, UnusableModel
-from synthesis.job import DerivedInstance, Heartbeat, Job, Outcome, Result
+from synthesis.job import DerivedInstance, Document, Heartbeat, Job, Outcome, Result
 
 if TYPE_CHECKING:
     from synthesis.models.load import LoadedModel
@@ -161,12 +161,19 @@ class Worker:
 
     def run(self, job: Job) -> None:
         """Do a job, unless it is done, cancelled, or in another worker's hands."""
-        folder = self._place.spool / job.folder
+        self._once(job.id, job.folder, lambda folder: self._synthesised(job, folder))
+
+    def write(self, document: Document) -> None:
+        """Write a document about a job, unless it is written, or in another worker's hands."""
+        self._once(document.id, document.folder, lambda folder: self._written(document, folder))
+
+    def _once(self, identity: str, place: str, make: Callable[[Path], Result]) -> None:
+        folder = self._place.spool / place
         if Result.read(folder) is not None:
-            log.info("job %s: its result is there already", job.id)
+            log.info("job %s: its result is there already", identity)
             return
-        if not self.signs.lease(job.id):
-            log.info("job %s: another worker has it", job.id)
+        if not self.signs.lease(identity):
+            log.info("job %s: another worker has it", identity)
             return
         try:
             with _counted(folder) as starts:
@@ -174,16 +181,32 @@ class Worker:
                     reason = f"The job ended its worker {message.MOST_STARTS} times."
                     Result(Outcome.FAILED, "POISON", reason, worker=self.name).write(folder)
                     return
-                result = self._outcome(job, folder)
+                result = self._outcome(identity, folder, make)
                 result.write(folder)
-                log.info("job %s: %s %s", job.id, result.outcome, result.code)
+                log.info("job %s: %s %s", identity, result.outcome, result.code)
         except Cancelled:
-            log.info("job %s: cancelled", job.id)
+            log.info("job %s: cancelled", identity)
         finally:
             self.signs.end()
 
-    def _outcome(self, job: Job, folder: Path) -> Result:
-        """Run the pipeline; whatever it raises becomes a result with a sentence."""
+    def _outcome(self, identity: str, folder: Path, make: Callable[[Path], Result]) -> Result:
+        """Return what is made; whatever is raised becomes a result with a sentence."""
+        try:
+            return make(folder)
+        except RefusedInput as error:
+            return Result(Outcome.DECLINED, error.code, error.sentence, worker=self.name)
+        except SynthesisError as error:
+            log.error("job %s: %s", identity, error.sentence)
+            return Result(Outcome.FAILED, error.code, error.sentence, worker=self.name)
+        except Cancelled:
+            raise
+        except Exception as error:  # border: the traceback stays here, a sentence goes to the ledger
+            log.exception("job %s: failed", identity)
+            reason = f"The worker failed ({type(error).__name__}); the traceback is in its log."
+            return Result(Outcome.FAILED, "WORKER_ERROR", reason, worker=self.name)
+
+    def _synthesised(self, job: Job, folder: Path) -> Result:
+        """Run the pipeline."""
         import SimpleITK as sitk
 
         from synthesis import pipeline
@@ -193,28 +216,16 @@ class Worker:
                 raise Cancelled
             self.signs.step(step, progress)
 
-        try:
-            model = self.model(job.model)
-            made = pipeline.run(
-                [self._place.spool / path for path in job.t1w],
-                [self._place.spool / path for path in job.flair],
-                folder / message.RESULT_FOLDER,
-                model,
-                report,
-                job.wanted,
-                job.remarks,
-            )
-        except RefusedInput as error:
-            return Result(Outcome.DECLINED, error.code, error.sentence, worker=self.name)
-        except SynthesisError as error:
-            log.error("job %s: %s", job.id, error.sentence)
-            return Result(Outcome.FAILED, error.code, error.sentence, worker=self.name)
-        except Cancelled:
-            raise
-        except Exception as error:  # border: the traceback stays here, a sentence goes to the ledger
-            log.exception("job %s: failed", job.id)
-            reason = f"The worker failed ({type(error).__name__}); the traceback is in its log."
-            return Result(Outcome.FAILED, "WORKER_ERROR", reason, worker=self.name)
+        model = self.model(job.model)
+        made = pipeline.run(
+            [self._place.spool / path for path in job.t1w],
+            [self._place.spool / path for path in job.flair],
+            folder / message.RESULT_FOLDER,
+            model,
+            report,
+            job.wanted,
+            job.remarks,
+        )
         sitk.WriteImage(made.pictures.tumour, str(folder / message.RESULT_FOLDER / "tumour.nii.gz"))
         for remark in made.remarks:
             log.info("job %s: %s", job.id, remark)
@@ -223,15 +234,31 @@ class Worker:
             "SYNTHESISED",
             f"{len(made.instances)} synthetic instances ({', '.join(job.wanted.objects)}) "
             f"made with {model.name} {model.version}.",
-            instances=tuple(
-                DerivedInstance(**{**asdict(one), "path": f"{message.RESULT_FOLDER}/{one.path}"})
-                for one in made.instances
-            ),
+            instances=_in_result(made.instances),
             seconds={step: round(s, 3) for step, s in made.seconds.items()},
             remarks=tuple(made.remarks),
             model={"name": model.name, "version": model.version, "sha256": model.digest},
             worker=self.name,
         )
+
+    def _written(self, document: Document, folder: Path) -> Result:
+        """Write a document."""
+        from synthesis.derive.provenance import Maker
+        from synthesis.document import write
+
+        if document.made_by:
+            by = document.made_by
+            maker = Maker(by["name"], by["version"], by["sha256"])
+        else:
+            model = self.model(document.model)
+            maker = Maker(model.name, model.version, model.digest)
+        made = write(document, self._place.spool, folder / message.RESULT_FOLDER, maker)
+        return Result(Outcome.SYNTHESISED, "WRITTEN", "Written.", _in_result(made), worker=self.name)
+
+
+def _in_result(instances: Sequence[DerivedInstance]) -> tuple[DerivedInstance, ...]:
+    """Return instances with paths relative to the job's folder, instead of to its result's."""
+    return tuple(replace(one, path=f"{message.RESULT_FOLDER}/{one.path}") for one in instances)
 
 
 @contextmanager
@@ -247,7 +274,7 @@ def _counted(folder: Path) -> Iterator[int]:
 
 
 def make_app(place: Place, worker: Worker) -> Celery:
-    """Return the Celery app with its one task."""
+    """Return the Celery app with its two tasks."""
     app = Celery("synthesis", broker=place.broker)
     app.conf.update(
         broker_transport_options=message.broker_options(),
@@ -268,6 +295,10 @@ def make_app(place: Place, worker: Worker) -> Celery:
     @app.task(name=message.TASK)  # type: ignore[untyped-decorator]
     def run(values: dict[str, Any]) -> None:
         worker.run(Job.from_message(values))
+
+    @app.task(name=message.DOCUMENT_TASK)  # type: ignore[untyped-decorator]
+    def write(values: dict[str, Any]) -> None:
+        worker.write(Document.from_message(values))
 
     return app
 

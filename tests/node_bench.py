@@ -11,13 +11,19 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    SegmentationStorage,
+)
 from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
@@ -25,7 +31,8 @@ from dicom_node.ledger import JobRow, State
 from dicom_node.serve import Node
 from dicom_node.settings import Settings
 from synthesis import job as message
-from synthesis.job import DerivedInstance, Heartbeat, Job, Outcome, Result
+from synthesis.errors import RefusedInput
+from synthesis.job import DerivedInstance, Document, Heartbeat, Job, Outcome, Result
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
@@ -101,6 +108,30 @@ class RedisProcess:
 # --- a worker that computes nothing --------------------------------------------------------------
 
 Behaviour = Callable[["StandInWorker", Job, Path], None]
+Writing = Callable[["StandInWorker", Document], None]
+
+
+def write(worker: StandInWorker, document: Document) -> None:
+    """Write a document as the real worker does: its form is no stand-in."""
+    write_in(worker.spool, document)
+
+
+def write_in(spool: Path, document: Document) -> None:
+    """Write a document into a spool."""
+    from synthesis.derive.provenance import Maker
+    from synthesis.document import write as written
+
+    folder = spool / document.folder
+    if Result.read(folder) is not None:
+        return
+    try:
+        maker = Maker("stand-in", "0", "0" * 64)
+        made = written(document, spool, folder / message.RESULT_FOLDER, maker)
+    except RefusedInput as error:
+        Result(Outcome.DECLINED, error.code, error.sentence, worker="stand-in").write(folder)
+        return
+    here = tuple(replace(one, path=f"{message.RESULT_FOLDER}/{one.path}") for one in made)
+    Result(Outcome.SYNTHESISED, "WRITTEN", "Written.", here, worker="stand-in").write(folder)
 
 
 class StandInWorker:
@@ -110,6 +141,8 @@ class StandInWorker:
         self.do = do
         self.spool = spool
         self.took: list[Job] = []
+        self.write = write
+        self.documents: list[Document] = []
         self.redis = redis.Redis.from_url(url)
         self._stop = threading.Event()
         self._keys = [
@@ -156,7 +189,12 @@ class StandInWorker:
                 continue
             if taken is None:
                 continue
-            values = json.loads(base64.b64decode(json.loads(taken[1])["body"]))[0][0]
+            sent = json.loads(taken[1])
+            values = json.loads(base64.b64decode(sent["body"]))[0][0]
+            if sent["headers"]["task"] == message.DOCUMENT_TASK:
+                self.documents.append(Document.from_message(values))
+                self.write(self, self.documents[-1])
+                continue
             job = Job.from_message(values)
             self.took.append(job)
             self.do(self, job, self.spool / job.folder)
@@ -195,6 +233,19 @@ def synthesise(worker: StandInWorker, job: Job, folder: Path) -> None:
         "stand-in",
     ).write(folder)
     worker.redis.delete(message.heartbeat_key(job.id))
+
+
+def with_a_segmentation(worker: StandInWorker, job: Job, folder: Path) -> None:
+    """Do the job; the last object is of another SOP class."""
+    if Result.read(folder) is not None:
+        return
+    worker.begin(job)
+    made = list(derived(job, folder, worker.spool))
+    ds = dcmread(folder / made[-1].path)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SegmentationStorage
+    ds.save_as(folder / made[-1].path)
+    made[-1] = replace(made[-1], sop_class_uid=SegmentationStorage)
+    Result(Outcome.SYNTHESISED, "SYNTHESISED", "Made.", tuple(made), worker="stand-in").write(folder)
 
 
 def answer(outcome: Outcome, code: str, reason: str) -> Behaviour:

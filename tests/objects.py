@@ -80,7 +80,7 @@ def every_object(t1: Series, flair: Series, nth: int = 0) -> dict[str, list[Data
     results = [instance for instances in found.values() for instance in instances]
     found["document"] = [answer_document(refusal, t1.headers, made_by, made)]
     found["page"] = [answer_page(refusal, t1.headers, made_by, made)]
-    found["retraction"] = [retract(results, "The outline is wrong.", made_by, made)]
+    found["retraction"] = [retract(results, t1.headers[0], "The outline is wrong.", made_by, made)]
     return found
 
 

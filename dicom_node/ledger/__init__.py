@@ -3,6 +3,7 @@
 from dicom_node.ledger.arrivals import Arrivals
 from dicom_node.ledger.confirmations import Confirmations
 from dicom_node.ledger.deliveries import Deliveries
+from dicom_node.ledger.documents import Documents
 from dicom_node.ledger.inquiries import Inquiries
 from dicom_node.ledger.jobs import Jobs
 from dicom_node.ledger.keeping import Keeping, Until
@@ -11,34 +12,40 @@ from dicom_node.ledger.rows import (
     Batch,
     ConfirmationRow,
     DeliveryRow,
+    DocumentRow,
     EventRow,
     Held,
     Inquiry,
     JobRow,
+    PostingRow,
     StudyArrival,
     UnseenArrival,
+    document_id,
     job_id,
 )
 from dicom_node.ledger.states import (
     AT_PEER,
     COLLECTING,
+    NOT_AT_PEER,
     RETRYABLE,
     TRANSITIONS,
     Arrival,
     DeliveryState,
+    DocumentState,
     Ending,
     How,
     State,
 )
 
 
-class Ledger(Arrivals, Inquiries, Jobs, Deliveries, Confirmations, Keeping):
+class Ledger(Arrivals, Inquiries, Documents, Jobs, Deliveries, Confirmations, Keeping):
     """All queries of one installation's ledger."""
 
 
 __all__ = [
     "AT_PEER",
     "COLLECTING",
+    "NOT_AT_PEER",
     "RETRYABLE",
     "TRANSITIONS",
     "Arrival",
@@ -47,6 +54,8 @@ __all__ = [
     "ConfirmationRow",
     "DeliveryRow",
     "DeliveryState",
+    "DocumentRow",
+    "DocumentState",
     "Ending",
     "EventRow",
     "Held",
@@ -54,9 +63,11 @@ __all__ = [
     "Inquiry",
     "JobRow",
     "Ledger",
+    "PostingRow",
     "State",
     "StudyArrival",
     "UnseenArrival",
     "Until",
+    "document_id",
     "job_id",
 ]

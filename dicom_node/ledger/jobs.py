@@ -42,7 +42,7 @@ class Jobs(Database):
                         last_arrival=at,
                     )
                 )
-                _leave_event(sql, identity, None, State.RECEIVING, "", sentence)
+                leave_event(sql, identity, None, State.RECEIVING, "", sentence)
         return self.job(identity)
 
     def job(self, identity: str) -> JobRow:
@@ -98,6 +98,8 @@ class Jobs(Database):
         The state is compared again inside the transaction: of two that move the same job, one wins.
         """
         table = schema.jobs
+        if to == State.DECLINED:  # each time, perhaps for another reason
+            values["answered"] = False
         with self._write() as sql:
             current = State(sql.execute(select(table.c.state).where(table.c.id == job.id)).scalar_one())
             if current != job.state or to not in TRANSITIONS[current]:
@@ -107,7 +109,7 @@ class Jobs(Database):
                 .where(table.c.id == job.id)
                 .values(state=to, code=code, reason=sentence, updated=at or time.time(), **values)
             )
-            _leave_event(sql, job.id, current, to, code, sentence, at)
+            leave_event(sql, job.id, current, to, code, sentence, at)
         return self.job(job.id)
 
     def note(self, job: JobRow, sentence: str, code: str = "", **values: Any) -> None:
@@ -116,7 +118,7 @@ class Jobs(Database):
         with self._write() as sql:
             if values:
                 sql.execute(update(table).where(table.c.id == job.id).values(**values))
-            _leave_event(sql, job.id, job.state, job.state, code, sentence)
+            leave_event(sql, job.id, job.state, job.state, code, sentence)
 
     def set(self, job: JobRow, **values: Any) -> None:
         """Change columns of a job that are no event: progress, the next look."""
@@ -194,7 +196,7 @@ class Jobs(Database):
             return updated
 
 
-def _leave_event(
+def leave_event(
     sql: Connection,
     identity: str,
     before: State | None,
@@ -203,6 +205,7 @@ def _leave_event(
     sentence: str,
     at: float | None = None,
 ) -> None:
+    """Add a line to a job's timeline, inside a transaction that changes more."""
     sql.execute(
         insert(schema.events).values(
             job_id=identity, at=at or time.time(), before=before, after=after, code=code, sentence=sentence

@@ -11,7 +11,7 @@ from sqlalchemy import and_, exists, or_, select, update
 
 from dicom_node.ledger import schema
 from dicom_node.ledger.database import Database
-from dicom_node.ledger.states import State
+from dicom_node.ledger.states import DocumentState, State
 
 #: So many rows are looked at in one statement, and so many files leave in one transaction.
 _AT_ONCE = 500
@@ -81,14 +81,20 @@ class Keeping(Database):
 
 def _over(until: Until) -> Any:
     """Return the condition that a job needs its files no more."""
-    table = schema.jobs
+    table, documents = schema.jobs, schema.documents
     done = or_(
-        table.c.state.in_((State.COMMITTED, State.DECLINED, State.CANCELLED)),
+        table.c.state.in_((State.COMMITTED, State.CANCELLED)),
         and_(table.c.state == State.DELIVERED, table.c.settled.is_(True)),
+        and_(table.c.state == State.DECLINED, table.c.answered.is_(True)),
     )
-    return or_(
-        and_(done, table.c.updated < until.ended),
-        and_(table.c.state == State.FAILED, table.c.updated < until.failed),
+    under_way = documents.c.state.in_((DocumentState.ASKED, DocumentState.WRITTEN))
+    document = exists().where(documents.c.job_id == table.c.id, under_way).correlate(table)
+    return and_(
+        ~document,
+        or_(
+            and_(done, table.c.updated < until.ended),
+            and_(table.c.state == State.FAILED, table.c.updated < until.failed),
+        ),
     )
 
 

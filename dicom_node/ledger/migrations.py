@@ -17,6 +17,12 @@ STEPS: dict[int, tuple[str, ...]] = {
         # What it was about to deliver is opened again, with the series of each instance.
         "DELETE FROM deliveries WHERE job_id IN (SELECT id FROM jobs WHERE state <> 'DELIVERED')",
     ),
+    2: (
+        "ALTER TABLE jobs ADD COLUMN answered BOOLEAN NOT NULL DEFAULT 0",
+        "CREATE INDEX jobs_unanswered ON jobs (state, answered)",
+        # What version 2 declined is long looked at: no answer comes after the event.
+        "UPDATE jobs SET answered = 1 WHERE state = 'DECLINED'",
+    ),
 }
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dicom_node.ledger.states import Arrival, DeliveryState, How, State
+from dicom_node.ledger.states import Arrival, DeliveryState, DocumentState, How, State
+from synthesis.job import Form
 
 
 def job_id(study_uid: str, rule: str, revision: int) -> str:
@@ -43,6 +44,7 @@ class JobRow:
     remarks: list[str] | None
     seconds: dict[str, float] | None
     settled: bool
+    answered: bool
 
 
 @dataclass(frozen=True)
@@ -156,3 +158,36 @@ class ConfirmationRow:
     ended: float | None
     confirmed: int
     lost: int
+
+
+@dataclass(frozen=True)
+class DocumentRow:
+    """The answer to a declined study, or the retraction of a result (form KO)."""
+
+    id: str
+    job_id: str
+    form: Form
+    code: str
+    reason: str
+    state: DocumentState
+    created: float
+    path: str
+
+
+@dataclass(frozen=True)
+class PostingRow:
+    """A document on its way to one destination."""
+
+    document_id: str
+    destination: str
+    state: DeliveryState
+    status: int | None
+    attempts: int
+    next_at: float
+    sentence: str
+    at: float | None
+
+
+def document_id(job_id: str, *parts: str) -> str:
+    """Return the id of a document about a job: the same for the same answer, or retraction."""
+    return f"{job_id}-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:8]}"

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 2
+VERSION = 3
 
 metadata = MetaData()
 
@@ -98,9 +98,11 @@ jobs = Table(
     Column("remarks", JSON),
     Column("seconds", JSON),
     Column("settled", Boolean, nullable=False, default=False),  # no destination is left to be asked
+    Column("answered", Boolean, nullable=False, default=False),  # DECLINED, and its answer was decided on
     UniqueConstraint("study_uid", "rule", "revision"),
     Index("jobs_by_state", "state"),
     Index("jobs_unsettled", "state", "settled"),
+    Index("jobs_unanswered", "state", "answered"),
     Index("jobs_by_update", "updated"),
 )
 
@@ -162,4 +164,32 @@ confirmations = Table(
     Column("confirmed", Integer, nullable=False, default=0),
     Column("lost", Integer, nullable=False, default=0),
     Index("confirmations_by_job", "job_id", "destination"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("form", String, nullable=False),  # synthesis.job.Form
+    Column("code", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("state", String, nullable=False),  # DocumentState
+    Column("created", Float, nullable=False),
+    Column("path", String, nullable=False, default=""),  # relative to the spool, once it is written
+    Index("documents_by_job", "job_id"),
+    Index("documents_by_state", "state"),
+)
+
+postings = Table(
+    "postings",
+    metadata,
+    Column("document_id", ForeignKey("documents.id"), primary_key=True),
+    Column("destination", String, primary_key=True),
+    Column("state", String, nullable=False),  # DeliveryState
+    Column("status", Integer),  # DIMSE status of the last attempt
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_at", Float, nullable=False, default=0.0),
+    Column("sentence", String, nullable=False, default=""),  # why the last attempt did not do
+    Column("at", Float),
 )

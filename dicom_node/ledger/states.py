@@ -79,6 +79,20 @@ class DeliveryState(StrEnum):
 AT_PEER = frozenset({DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.UNCONFIRMED})
 
 
+#: What a destination does not have, and will not get.
+NOT_AT_PEER = frozenset({DeliveryState.REFUSED, DeliveryState.NOT_TAKEN})
+
+
+class DocumentState(StrEnum):
+    """Where a document about a job stands: the answer to a declined study, or a retraction."""
+
+    ASKED = "ASKED"  # a worker is to write it
+    WRITTEN = "WRITTEN"  # on its way
+    SENT = "SENT"  # every destination has it, or refuses it for good
+    FAILED = "FAILED"  # it could not be written
+    DROPPED = "DROPPED"  # the study was looked at again before anybody had it
+
+
 class How(StrEnum):
     """How a destination was asked whether it has what it stored."""
 

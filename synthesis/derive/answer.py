@@ -105,7 +105,7 @@ def answer_page(
             transfer_syntax_uid=ExplicitVRLittleEndian,
         )
         study.dress(page, maker, made, SERIES_DESCRIPTION)
-        page.Modality = "OT"
+        page.Modality, page.ConversionType = "OT", "WSD"
         page.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
         for keyword in ("PatientOrientation", "Laterality"):  # type 2: a page has none
             page[keyword] = DataElement(keyword, "CS", None)
@@ -149,7 +149,7 @@ def _drawn(refusal: Refusal) -> npt.NDArray[np.uint8]:
     draw = ImageDraw.Draw(canvas)
     draw.text((MARGIN, MARGIN), TITLE, fill=INK, font=ImageFont.load_default(HEADLINE))
     lines: list[str] = []
-    for one in (refusal.reason, *refusal.details, f"({refusal.code})", NOTICE):
+    for one in (refusal.reason, f"({refusal.code})", NOTICE, *refusal.details):  # the last may not fit
         lines += [*textwrap.wrap(one, WIDTH), ""]
     font = ImageFont.load_default(LETTER)
     draw.multiline_text((MARGIN, 2 * MARGIN + HEADLINE), "\n".join(lines), fill=INK, font=font)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,7 +17,7 @@ from synthesis.derive.mr import derive_series, difference_volume, t1c_volume, un
 from synthesis.derive.report import Summary, derive_report
 from synthesis.derive.seg import derive_seg
 from synthesis.derive.source import Source
-from synthesis.job import Kind, Wanted
+from synthesis.job import DerivedInstance, Kind, Wanted, fsync_folder
 
 NO_TUMOUR_NO_SEG = "No tumour was found: there is no segmentation."
 NO_SPREAD = "All that answered agree to the bit, or there is only one: no uncertainty map was made."
@@ -92,3 +94,27 @@ def summary_of(source: Source, volumes: Volumes, sentences: tuple[str, ...]) -> 
     enhancing = marked & (t1c - t1 > ENHANCING * source.level)
     voxel_ml = float(np.prod(source.t1.image.GetSpacing())) / MM3_PER_ML
     return Summary(int(marked.sum()) * voxel_ml, int(enhancing.sum()) * voxel_ml, sentences)
+
+
+def save(instances: Sequence[Dataset], out: Path) -> tuple[DerivedInstance, ...]:
+    """Write each instance durably: temporary name, fsync, rename; then the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for instance in instances:
+        name = f"{instance.SeriesNumber}-{instance.InstanceNumber:04d}.dcm"
+        partial = out / f".{name}"
+        with partial.open("wb") as file:
+            instance.save_as(file, enforce_file_format=True)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(out / name)
+        written.append(
+            DerivedInstance(
+                path=name,
+                sop_class_uid=str(instance.SOPClassUID),
+                sop_instance_uid=str(instance.SOPInstanceUID),
+                series_instance_uid=str(instance.SeriesInstanceUID),
+            )
+        )
+    fsync_folder(out)
+    return tuple(written)

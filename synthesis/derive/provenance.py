@@ -106,7 +106,7 @@ def contributing_equipment(
         contribution_datetime=made,
         contribution_description=contribution(maker),
     )
-    if not scanner.get("Manufacturer"):
+    if scanner.get("Manufacturer") in (None, "", MANUFACTURER):  # a header of our own names no scanner
         return [ours]
     return [ContributingEquipment.for_image_acquisition(scanner), ours]
 

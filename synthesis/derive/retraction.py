@@ -23,14 +23,17 @@ SERIES_NUMBER = 9902
 
 
 def retract(
-    rejected: Sequence[Dataset], reason: str, maker: Maker, made: datetime.datetime
+    rejected: Sequence[Dataset], header: Dataset, reason: str, maker: Maker, made: datetime.datetime
 ) -> KeyObjectSelectionDocument:
     """Return the document that rejects these instances (PS3.3 A.35.4, PS3.16 TID 2010).
 
     Parameters
     ----------
     rejected
-        Headers of all instances of the result, at least one, of one study.
+        Headers of all instances of the result, at least one, of one study. Their UIDs will do, and for images
+        Rows and Columns, by which highdicom knows an image.
+    header : Dataset
+        Of any instance of the study: it says whose it is, and from which scanner.
     reason : str
         Why they must not be used, as a sentence.
     maker : Maker
@@ -43,9 +46,9 @@ def retract(
     ValueError
         When there is nothing to reject, or it belongs to several studies.
     """
-    if len({str(one.StudyInstanceUID) for one in rejected}) != 1:
+    if {str(one.StudyInstanceUID) for one in rejected} != {str(header.StudyInstanceUID)}:
         raise ValueError("A retraction is about the instances of one study.")
-    study = Study.of(rejected[0])
+    study = Study.of(header)
     stands = [study.evidence(one) for one in rejected]
     uids = sorted(str(one.SOPInstanceUID) for one in rejected)
     series_uid = stable_uid("retraction", reason, *uids)

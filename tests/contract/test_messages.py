@@ -15,10 +15,13 @@ from synthesis.job import (
     SEG_FORMS,
     T1C_FORMS,
     DerivedInstance,
+    Document,
+    Form,
     Heartbeat,
     Job,
     Kind,
     Outcome,
+    Reference,
     Result,
     Wanted,
     broker_options,
@@ -36,6 +39,21 @@ wanted = st.builds(
     corner=st.booleans(),
 )
 jobs = st.builds(Job, id=text, t1w=paths, flair=paths, folder=text, model=text, wanted=wanted, remarks=paths)
+documents = st.builds(
+    Document,
+    id=text,
+    form=st.sampled_from(Form),
+    folder=text,
+    code=text,
+    reason=text,
+    study=paths,
+    details=paths,
+    rejected=st.lists(
+        st.builds(Reference, sop_class_uid=text, sop_instance_uid=text, series_instance_uid=text), max_size=3
+    ).map(tuple),
+    model=text,
+    made_by=st.dictionaries(text, text, max_size=3),
+)
 instances = st.builds(
     DerivedInstance, path=text, sop_class_uid=text, sop_instance_uid=text, series_instance_uid=text
 )
@@ -57,6 +75,11 @@ JOB = Job("ab", ("incoming/1.dcm",), ("incoming/2.dcm",), "jobs/ab")
 @given(jobs)
 def test_a_job_survives_its_message(job: Job) -> None:
     assert Job.from_message(json.loads(json.dumps(job.to_message()))) == job
+
+
+@given(documents)
+def test_a_document_survives_its_message(document: Document) -> None:
+    assert Document.from_message(json.loads(json.dumps(document.to_message()))) == document
 
 
 @given(wanted)

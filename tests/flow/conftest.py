@@ -15,7 +15,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from node_bench import Behaviour, Bench, Peer, RedisProcess, StandInWorker, settings_for, synthesise  # noqa: E402
 from small_studies import PATIENT_ID, PATIENT_NAME  # noqa: E402
 
-from dicom_node import confirm, deliver, enqueue  # noqa: E402
+from dicom_node import answer, confirm, deliver, enqueue  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,6 +55,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enqueue, "_WORKER_LOST_AFTER_S", 0.8)
     monkeypatch.setattr(enqueue, "_IDLE_S", 0.3)
     monkeypatch.setattr(deliver, "_PAUSE_S", 0.4)
+    monkeypatch.setattr(answer, "_MESSAGE_LOST_AFTER_S", 1.0)
+    monkeypatch.setattr(answer, "_PAUSE_S", 0.4)
+    monkeypatch.setattr(answer, "_IDLE_S", 0.3)
     monkeypatch.setattr(confirm, "_PAUSE_S", 0.4)
     monkeypatch.setattr(confirm, "_INDEXED_WITHIN_S", 0.0)
     monkeypatch.setattr(confirm, "_IDLE_S", 0.3)

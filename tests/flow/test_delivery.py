@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from node_bench import HOST, Bench, Peer, StandInWorker, derived, wait_for
-from pydicom import dcmread
+from node_bench import HOST, Bench, Peer, wait_for, with_a_segmentation
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage, SegmentationStorage
 from small_studies import pair
 
@@ -17,7 +14,6 @@ from dicom_node import send
 from dicom_node.by_hand import retry
 from dicom_node.ledger import AT_PEER, DeliveryState, State
 from dicom_node.overview import details
-from synthesis.job import Job, Outcome, Result
 
 Start = Callable[..., Bench]
 StartPeer = Callable[..., Peer]
@@ -36,19 +32,6 @@ def other_peer() -> Iterator[StartPeer]:
     yield start
     for one in made:
         one.stop()
-
-
-def with_a_segmentation(worker: StandInWorker, job: Job, folder: Path) -> None:
-    """Do the job; the last object is of another SOP class."""
-    if Result.read(folder) is not None:
-        return
-    worker.begin(job)
-    made = list(derived(job, folder, worker.spool))
-    ds = dcmread(folder / made[-1].path)
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SegmentationStorage
-    ds.save_as(folder / made[-1].path)
-    made[-1] = replace(made[-1], sop_class_uid=SegmentationStorage)
-    Result(Outcome.SYNTHESISED, "SYNTHESISED", "Made.", tuple(made), worker="stand-in").write(folder)
 
 
 def test_a_peer_that_is_down_gets_it_when_it_is_up_again(bench: Start, peer: Peer) -> None:

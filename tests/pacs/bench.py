@@ -377,18 +377,41 @@ class Worker(Server):
         return b"ready" in self.log.read_bytes()
 
 
-class StoreSCP(Server):
-    """DCMTK's storescp: keeps what it is sent, as it was sent; takes all, unless `options` say otherwise."""
+_TAKES_ONLY = """\
+[[TransferSyntaxes]]
+[Uncompressed]
+TransferSyntax1 = LittleEndianExplicit
+TransferSyntax2 = LittleEndianImplicit
+[[PresentationContexts]]
+[Few]
+PresentationContext1 = VerificationSOPClass\\Uncompressed
+PresentationContext2 = {kind}\\Uncompressed
+[[Profiles]]
+[Default]
+PresentationContexts = Few
+"""
 
-    def __init__(self, folder: Path, options: Sequence[str] = ("+xa",)) -> None:
+
+class StoreSCP(Server):
+    """DCMTK's storescp: keeps what it is sent, as it was sent; takes all, unless `options` say otherwise.
+
+    `only` names the one kind that it takes.
+    """
+
+    def __init__(self, folder: Path, options: Sequence[str] = ("+xa",), only: str = "") -> None:
         super().__init__("storescp", folder)
-        self.options = options
+        self.options, self._only = options, only
         self.port = free_port()
         self.received = folder / "received"
         self.received.mkdir(exist_ok=True)
 
     def command(self) -> Sequence[str]:
-        return [tool("storescp"), "--fork", *self.options, "-od", str(self.received), str(self.port)]
+        takes: Sequence[str] = self.options
+        if self._only:
+            file = self.folder / "storescp.cfg"
+            file.write_text(_TAKES_ONLY.format(kind=self._only))
+            takes = ["--config-file", str(file), "Default"]
+        return [tool("storescp"), "--fork", *takes, "-od", str(self.received), str(self.port)]
 
     def ready(self) -> bool:
         return answers(self.port)

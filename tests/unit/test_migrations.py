@@ -11,8 +11,8 @@ from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.migrations import STEPS
 from dicom_node.ledger.schema import VERSION
 
-#: As version 1 made it.
-SCHEMA_1 = Path(__file__).with_name("ledger_v1.sql")
+#: As versions 1 and 2 made it.
+SCHEMA_1, SCHEMA_2 = (Path(__file__).with_name(f"ledger_v{version}.sql") for version in (1, 2))
 JOB = """INSERT INTO jobs (id, study_uid, rule, revision, state, code, reason, created, updated, last_arrival,
     by_hand, to_send, starts, step, progress, worker)
     VALUES (?, ?, 'r', 1, ?, '', '', 1, 1, 1, 0, 0, 1, '', 1, '')"""
@@ -28,6 +28,20 @@ def old(tmp_path: Path) -> Path:
         for name, state in (("done", "DELIVERED"), ("under-way", "SYNTHESISED")):
             sql.execute(JOB, (name, f"study of {name}", state))
             sql.execute(DELIVERY, (name,))
+    sql.close()
+    return path
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    path = tmp_path / "second.sqlite"
+    with sqlite3.connect(path) as sql:
+        sql.executescript(SCHEMA_2.read_text())
+        sql.execute("INSERT INTO schema_version VALUES (2)")
+        for name, state in (("declined", "DECLINED"), ("waiting", "WAITING")):
+            sql.execute(
+                JOB.replace("worker)", "worker, settled)").replace("'')", "'', 0)"), (name, name, state)
+            )
     sql.close()
     return path
 
@@ -49,11 +63,21 @@ def test_every_version_has_its_step() -> None:
     assert sorted(STEPS) == list(range(1, VERSION))
 
 
-def test_an_old_ledger_gets_the_tables_of_a_new_one(old: Path, tmp_path: Path) -> None:
-    Ledger(f"sqlite:///{old}").close()
-    Ledger(f"sqlite:///{tmp_path / 'new.sqlite'}").close()
+def test_an_old_ledger_gets_the_tables_of_a_new_one(old: Path, second: Path, tmp_path: Path) -> None:
+    for path in (old, second, tmp_path / "new.sqlite"):
+        Ledger(f"sqlite:///{path}").close()
 
-    assert shape(old) == shape(tmp_path / "new.sqlite")
+    assert shape(old) == shape(second) == shape(tmp_path / "new.sqlite")
+
+
+def test_what_was_declined_before_there_were_answers_gets_none(second: Path) -> None:
+    ledger = Ledger(f"sqlite:///{second}")
+    assert ledger.jobs_to_answer() == []
+
+    ledger.move(ledger.job("waiting"), State.DECLINED, "Declined since.")
+
+    assert [job.id for job in ledger.jobs_to_answer()] == ["waiting"]
+    ledger.close()
 
 
 def test_what_it_knew_is_still_there_and_nobody_is_asked_about_it(old: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_retraction_rejects_every_instance_of_the_result(
     everything: dict[str, list[Dataset]], tmp_path: Path
 ) -> None:
     results = everything["classic: SYNTH T1C (AI, no Gd)"]
-    document = retract(results, "The outline is wrong.", maker(Wanted()), MADE)
+    document = retract(results, results[0], "The outline is wrong.", maker(Wanted()), MADE)
     read = pydicom.dcmread(save_all([document], tmp_path)[0])
     assert read.ConceptNameCodeSequence[0].CodeValue == "113001"
     assert read.ContentSequence[0].ConceptCodeSequence[0].CodeValue == "111219"
@@ -155,7 +155,7 @@ def test_a_retraction_rejects_every_instance_of_the_result(
     }
     assert named == {str(one.SOPInstanceUID) for one in results}
     with pytest.raises(ValueError, match="one study"):
-        retract([], "Nothing.", maker(Wanted()), MADE)
+        retract([], results[0], "Nothing.", maker(Wanted()), MADE)
 
 
 def test_none_of_our_objects_can_be_taken_for_an_input(

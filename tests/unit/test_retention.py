@@ -69,7 +69,7 @@ class Place:
         job = self.ledger.open_job(STUDY, "r", 1, "pacs", time.time(), "Arriving.")
         for to in WAYS[state]:
             job = self.ledger.move(job, to, "Moved.", at=time.time() - ago, **values)
-        self.ledger.set(job, settled=settled, updated=time.time() - ago)
+        self.ledger.set(job, settled=settled, answered=True, updated=time.time() - ago)
         (self.spool.open_job(job.id) / "result.json").write_text("{}")
         return self.ledger.job(job.id)
 

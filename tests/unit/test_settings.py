@@ -86,10 +86,7 @@ def test_the_design_documents_example_is_accepted(tmp_path: Path) -> None:
         """,
     )
 
-    assert found.notices == (
-        "rule.answer has no effect in this version.",
-        "rule.answer has no effect in this version.",
-    )
+    assert [rule.answer for rule in found.rule] == ["sr", "none"]
     assert found.rule[0].wanted == Wanted(("t1c", "seg"))
     assert found.rule[1].wanted == Wanted(("t1c",))
 
