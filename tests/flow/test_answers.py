@@ -244,6 +244,7 @@ def test_what_nobody_has_cannot_be_retracted(bench: Start, peer: Peer) -> None:
     flow.send(pair())
     job = flow.wait(State.SYNTHESISED)
     ledger, spool = flow.node.ledger, flow.node.spool
+    wait_for("deliveries", lambda: ledger.deliveries(job.id))
 
     with pytest.raises(IllegalTransition, match="is SYNTHESISED; only CANCELLED, COMMITTED, DELIVERED, FAIL"):
         retract(ledger, spool, job, WRONG)
