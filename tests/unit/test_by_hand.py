@@ -118,7 +118,7 @@ def test_a_person_overrules_one_of_two(ledger: Ledger, spool: Spool) -> None:
         ("1.1", None, "FLAIR was not chosen before"),
         ("9.9", "1.3", "has no series 9.9"),
         ("1.3", "1.3", "One series cannot be both"),
-        ("1.4", "1.3", "Synthetic Data is YES"),
+        ("1.4", "1.3", "made by a network, never an input"),
     ],
 )
 def test_what_cannot_be_tried_is_said_and_changes_nothing(
