@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -247,8 +247,14 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
     flair = [FLAIR, *range(NEAR + 1, moved.shape[1], 2)]
     for scaled in (t1, flair):
         moved[:, scaled] = _rescale(moved[:, scaled], random)
+        if recipe.shading:
+            moved[:, scaled] *= 1 + _smooth_noise(recipe.shading, moved[:, :1], random, knots=4)
     maps = moved[:, MAP : MAP + 1]
-    return _batch(moved, perturbed(maps, random) if recipe.perturbed else maps, corners)
+    batch = _batch(moved, perturbed(maps, random) if recipe.perturbed else maps, corners)
+    if recipe.noise:
+        noise = random.normal(0, recipe.noise, tuple(batch.images.shape)).astype(np.float32)
+        batch = replace(batch, images=batch.images + torch.from_numpy(noise) * (batch.region > 0))
+    return batch
 
 
 def plain_batch(
@@ -278,10 +284,16 @@ def perturbed(maps: Tensor, random: np.random.Generator) -> Tensor:
             one = wide * np.sign(amount)
         one = functional.avg_pool2d(one, 3, 1, 1)
         keep = 0.0 if random.random() < 0.08 else float(random.uniform(0.7, 1.0))
-        noise = torch.from_numpy(random.normal(0, 0.15, (1, 1, 8, 8)).astype(np.float32))
-        noise = functional.interpolate(noise, one.shape[-2:], mode="bicubic", align_corners=False)
-        out.append((one * keep * (1 + noise)).clamp(0, 1))
+        out.append((one * keep * (1 + _smooth_noise(0.15, one, random, knots=8))).clamp(0, 1))
     return torch.cat(out)
+
+
+def _smooth_noise(spread: float, like: Tensor, random: np.random.Generator, knots: int) -> Tensor:
+    """Return noise (B, 1, H, W) that varies slowly, by as many knots along each side."""
+    drawn = random.normal(0, spread, (len(like), 1, knots, knots)).astype(np.float32)
+    return functional.interpolate(
+        torch.from_numpy(drawn), like.shape[-2:], mode="bicubic", align_corners=False
+    )
 
 
 def _heads(stack: Tensor, shifts: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from synthesis.models.mpr_vit import MprVit, Sizes, narrowed
 from synthesis.models.ta_vit import TaVit
 from synthesis.models.uptake import OUTPUTS, Uptake
 from training.data import ENHANCING, Batch
+from training.recipes import Loss
 
 #: Weights of a voxel in the synthesis loss: air, head, brain. Tumour weighs no more than other brain: three
 #: times as much, it was learnt by heart.
@@ -19,6 +20,14 @@ REGION_WEIGHTS = (0.02, 0.3, 1.0)
 #: Beside the squared error of Δ: what the chance to enhance costs, and the amount. They are side issues. At
 #: weight 1 the cross entropy is all that is learnt.
 CHANCE_WEIGHT, AMOUNT_WEIGHT = 0.05, 0.1
+#: Weights of the regions where every picture counts by its decibels: scalp, brain without tumour, tumour.
+DECIBEL_WEIGHTS = (0.1, 1.0, 0.5)
+#: A picture that errs less than this, squared, in a region is as good as one can tell from 8 bits.
+LEAST_ERROR = 0.002
+#: A region of fewer pixels of a picture does not count.
+LEAST_PIXELS = 20
+#: What the chance to enhance costs there, in tumours alone.
+TUMOUR_CHANCE_WEIGHT = 0.2
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -57,11 +66,13 @@ def answer(
     return out.float()
 
 
-def loss_of(out: Tensor, batch: Batch) -> Tensor:
+def loss_of(out: Tensor, batch: Batch, loss: Loss = "squared") -> Tensor:
     """Return the loss of what a network answered to this batch: one channel is a segmentation."""
-    if out.shape[1] == OUTPUTS:
-        return synthesis_loss(Uptake.of(out), batch)
-    return segmentation_loss(out, batch)
+    if out.shape[1] != OUTPUTS:
+        return segmentation_loss(out, batch)
+    return (
+        decibel_loss(Uptake.of(out), batch) if loss == "decibels" else synthesis_loss(Uptake.of(out), batch)
+    )
 
 
 def segmentation_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -82,6 +93,29 @@ def synthesis_loss(uptake: Uptake, batch: Batch) -> Tensor:
     known = uptake.mean.detach() + (enhances - uptake.chance().detach()) * uptake.amplitude
     amount = (known - batch.delta).square()
     return (weight * (change + CHANCE_WEIGHT * chance + AMOUNT_WEIGHT * amount)).sum() / weight.sum()
+
+
+def decibel_loss(uptake: Uptake, batch: Batch) -> Tensor:
+    """Return the mean over the pictures of the log of the squared error of Δ, region by region.
+
+    Figures are means of decibels over patients. The squared error over a batch is that of the few patients
+    whose T1C differs most; here all count alike, and Δ is small where another's may have either sign.
+    """
+    enhances = (functional.avg_pool2d(batch.delta, 3, 1, 1) > ENHANCING).float()
+    known = uptake.mean.detach() + (enhances - uptake.chance().detach()) * uptake.amplitude
+    change, amount = (uptake.mean - batch.delta).square(), (known - batch.delta).square()
+    tumour = batch.tumour * (batch.region > 0)
+    regions = ((batch.region == 1) & (tumour == 0), (batch.region == 2) & (tumour == 0), tumour > 0)
+    total = uptake.mean.new_zeros(())
+    for weight, region in zip(DECIBEL_WEIGHTS, regions, strict=True):
+        pixels = region.sum(dim=(1, 2, 3))
+        counts = pixels >= LEAST_PIXELS
+        if bool(counts.any()):
+            error = (change * region).sum(dim=(1, 2, 3))[counts] / pixels[counts]
+            total = total + weight * (error + LEAST_ERROR).log().mean()
+    entropy = functional.binary_cross_entropy_with_logits(uptake.log_odds, enhances, reduction="none")
+    beside = TUMOUR_CHANCE_WEIGHT * entropy + AMOUNT_WEIGHT * amount
+    return total + (beside * tumour).sum() / tumour.sum().clamp(min=1.0)
 
 
 def squared_error(out: Tensor, batch: Batch) -> tuple[float, float]:

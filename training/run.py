@@ -206,7 +206,7 @@ def step(run: Run, batch: Batch) -> float:
         optimiser.zero_grad()
     device = run.ranks.device
     own = answer(run.together, run.ranks.share(batch).to(device), run.net, run.finder)
-    loss = loss_of(run.ranks.gathered(own), batch.to(device))
+    loss = loss_of(run.ranks.gathered(own), batch.to(device), run.recipe.loss)
     # the processes' gradients are averaged, and should be added
     (loss * run.ranks.count).backward()  # type: ignore[no-untyped-call]
     length = nn.utils.clip_grad_norm_(run.net.parameters(), LONGEST_GRADIENT)

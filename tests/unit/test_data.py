@@ -133,11 +133,33 @@ def test_half_of_a_batch_shows_tumour_where_it_must(slices: Slices) -> None:
 
 def test_where_nothing_enhances_delta_stays_zero_under_augmentation(cache: Path) -> None:
     slices = Slices(cache / "lgg", split(FOLD)[0])
-    recipe = replace(RECIPE, stages=(Stage("heads", 1, 8),), transplants=0.0)
+    recipe = replace(RECIPE, stages=(Stage("heads", 1, 8),), transplants=0.0, shading=0.2, noise=0.1)
     batch = training_batch(slices, None, recipe, 0)
     away = max_pool2d(batch.tumour, 5, 1, 2) == 0
     assert float(batch.delta[away].abs().max()) < 1e-4
     assert float(batch.delta[~away].max()) > 0.3
+
+
+def test_noise_is_seen_in_the_head_and_not_asked_for(slices: Slices) -> None:
+    recipe = replace(RECIPE, stages=(Stage("heads", 1, 8),), transplants=0.0)
+    plain, noisy = (training_batch(slices, None, replace(recipe, noise=noise), 0) for noise in (0.0, 0.1))
+    assert torch.equal(plain.delta, noisy.delta)
+    head = (plain.region > 0).expand_as(plain.images)
+    added = noisy.images - plain.images
+    assert float(added[head].std()) == pytest.approx(0.1, rel=0.05)
+    assert not added[~head].any()
+
+
+def test_shading_changes_both_contrasts_slowly(slices: Slices) -> None:
+    recipe = replace(RECIPE, stages=(Stage("heads", 1, 8),), transplants=0.0)
+    plain, shaded = (
+        training_batch(slices, None, replace(recipe, shading=shading), 0) for shading in (0.0, 0.1)
+    )
+    head = (plain.region > 0).expand_as(plain.images)
+    ratio = torch.where(head, shaded.images / plain.images.clamp(min=0.1), 1.0)
+    assert 0.03 < float(ratio[head].std()) < 0.2
+    across = (ratio[..., 1:] - ratio[..., :-1])[head[..., 1:] & head[..., :-1]]
+    assert float(across.abs().quantile(0.99)) < 0.05
 
 
 def test_neighbours_come_as_the_model_will_see_them(cache: Path, slices: Slices) -> None:

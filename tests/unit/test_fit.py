@@ -40,7 +40,16 @@ from training.fit import (
     refuse_uneven,
     validation,
 )
-from training.losses import answer, segmentation_loss, squared_error, synthesis_loss
+from training.losses import (
+    LEAST_ERROR,
+    LEAST_PIXELS,
+    answer,
+    decibel_loss,
+    loss_of,
+    segmentation_loss,
+    squared_error,
+    synthesis_loss,
+)
 from training.prepare import prepare_patients
 from training.recipes import Recipe, Stage
 from training.run import Run, learning_rate, start, step
@@ -313,6 +322,43 @@ def test_the_losses_are_less_for_the_truth() -> None:
     assert squared_error(right, batch) == (pytest.approx(0, abs=1e-6), 576)
     assert squared_error(wrong, batch)[0] == pytest.approx(0.25 * 576, rel=1e-3)
     assert float(segmentation_loss(20 * full, batch)) < 0.01 < float(segmentation_loss(-20 * full, batch))
+
+
+def two_pictures(tumour: Tensor) -> Batch:
+    """Return two pictures of brain in which nothing changes."""
+    full = torch.ones(2, 1, 24, 24)
+    return Batch(torch.ones(2, 2, 24, 24), 0 * full, tumour, 2 * full, tumour, torch.zeros(2, 2))
+
+
+def test_in_decibels_every_picture_counts_alike() -> None:
+    """A tenth of the error in a picture that errs much, or little, is worth the same."""
+    batch = two_pictures(torch.zeros(2, 1, 24, 24))
+
+    def loss(*errors: float) -> float:
+        mean = torch.tensor(errors).reshape(2, 1, 1, 1).expand(2, 1, 24, 24)
+        return float(decibel_loss(Uptake(mean, 0 * mean, 0 * mean), batch))
+
+    begun, much, little = loss(100.0, 5.0), loss(10.0, 5.0), loss(100.0, 0.5)
+    assert begun - much == pytest.approx(begun - little, rel=0.01)
+    assert loss(0.0, 0.0) == pytest.approx(math.log(LEAST_ERROR))
+
+
+def test_in_decibels_a_tumour_counts_beside_the_brain_and_a_trace_of_one_does_not() -> None:
+    whole, trace = (torch.zeros(2, 1, 24, 24) for _ in range(2))
+    whole[0, :, :12, :12] = 1
+    trace[0, :, 0, : LEAST_PIXELS - 1] = 1
+    for tumour, counts in ((whole, True), (trace, False)):
+        batch = two_pictures(tumour)
+        right = Uptake(torch.zeros(2, 1, 24, 24), -20 * torch.ones(2, 1, 24, 24), torch.zeros(2, 1, 24, 24))
+        wrong = Uptake(tumour, right.log_odds, right.amplitude)
+        more = float(decibel_loss(wrong, batch)) - float(decibel_loss(right, batch))
+        assert (more > 1) is counts
+
+
+def test_the_recipe_says_what_is_asked() -> None:
+    batch, out = two_pictures(torch.ones(2, 1, 24, 24)), torch.rand(2, 3, 24, 24)
+    assert loss_of(out, batch) == synthesis_loss(Uptake.of(out), batch)
+    assert loss_of(out, batch, "decibels") == decibel_loss(Uptake.of(out), batch)
 
 
 def test_without_bfloat16_a_step_is_computed_in_float32(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
