@@ -11,8 +11,10 @@ from typing import Any
 from synthesis.models.load import LoadedModel, load_model
 from training.arms import Arm, cross_validated, drawn_map, mean_uptake, trained, uptake_on_map
 from training.calibrate import calibrate
+from training.compare import by_patient
 from training.evaluate import Evaluation, evaluate, summary
 from training.export import pack, save
+from training.figures import Group
 from training.prepare import Exam, find_exams
 from training.recipes import Recipe
 from training.report import write_report
@@ -57,6 +59,7 @@ def export(
     found = evaluate(exams, arms)
     write_report(found, runs.parent / f"report-{name}", f"Model {name} {model.version}, cross-validated.")
     model.card["trained"]["validation"] = on_the_card(found)
+    model.card["limits"].append(falsely_lit(found))
     save(replace(model, card=model.card | calibrate(arms[0], exams)), data, out)
 
 
@@ -68,6 +71,17 @@ def on_the_card(found: Evaluation) -> dict[str, Any]:
         "difference to the T1W taken for the T1C",
         **json.loads(json.dumps(summary(found))),
     }
+
+
+def falsely_lit(found: Evaluation) -> str:
+    """Return how much of the tumours that do not enhance the arm under test lights up, as a sentence."""
+    rows = by_patient(found.rows, found.arms[0]).values()
+    volumes = [row.figures["false_ml"] for row in rows if row.group is Group.NONE]
+    return (
+        f"In the {len(volumes)} tumours of patients never seen that do not enhance, "
+        f"{sum(volumes) / max(1, len(volumes)):.2f} mL lit up falsely on average, "
+        f"{max(volumes, default=0.0):.2f} mL at most."
+    )
 
 
 def _arms(model: LoadedModel, cache: Path) -> list[Arm]:

@@ -34,6 +34,7 @@ from training.compare import by_patient, read_rows
 from training.data import folds
 from training.evaluate import Evaluation, evaluate, judge, summary, truth_of
 from training.figures import Group
+from training.judging import falsely_lit
 from training.prepare import Exam, Patient, find_exams, read_exam
 from training.prepare.labels import ENHANCING, OEDEMA
 from training.report import cases, write_report
@@ -287,6 +288,17 @@ def test_the_summary_is_json_with_intervals_and_gains(found: Evaluation) -> None
     assert gain["mean"] == pytest.approx(means[0] - means[1], abs=1e-2)
     assert values["arms"]["model"]["false_ml_none"]["patients"] == 2
     assert values["calibration_error"]["true-change"] < values["calibration_error"]["model"]
+
+
+def test_the_card_states_the_volume_that_lights_up_falsely(found: Evaluation) -> None:
+    falsely = [
+        row.figures["false_ml"] for row in found.rows if row.arm == "model" and row.patient[-1] in "13"
+    ]
+    assert max(falsely) > 1
+    assert falsely_lit(found) == (
+        f"In the 2 tumours of patients never seen that do not enhance, {sum(falsely) / 2:.2f} mL lit up "
+        f"falsely on average, {max(falsely):.2f} mL at most."
+    )
 
 
 def test_the_report_needs_no_other_file_and_shows_the_extremes(found: Evaluation, tmp_path: Path) -> None:
