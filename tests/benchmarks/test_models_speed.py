@@ -214,7 +214,7 @@ def eager_steps(net: nn.Module, batch: Batch) -> Iterator[float]:
     optimisers = optimisers_of(replace(recipe, learning_rate=recipe.learning_rate / recipe.warmup), net)
     while True:
         net.zero_grad()
-        loss = loss_of(net(batch.images, batch.map, batch.corners), batch)
+        loss = loss_of(net(batch.images, batch.map, batch.corners), batch, recipe.loss)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for optimiser in optimisers:
