@@ -42,10 +42,10 @@ from training.run import (
     learning_rate,
     network,
     path_of,
-    path_of_start,
     sizes_of,
     start,
     step,
+    weights_at_start,
 )
 from training.watch import Watch, sheet_of
 
@@ -220,7 +220,7 @@ def inherited(run: Run, runs: Path, fold: int | None) -> None:
         When there is no run of that recipe.
     """
     before = RECIPES[run.recipe.start_from]
-    weights = kept_weights(path_of_start(run.recipe, runs, fold))
+    weights = weights_at_start(run.recipe, runs, fold)
     taken = inherit(run.net, weights, before.network == run.recipe.network)
     run.average.load_state_dict(run.net.state_dict())
     if run.ranks.writes:

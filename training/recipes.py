@@ -147,7 +147,6 @@ def small_synthesis() -> Recipe:
         stages=(Stage("heads", 700, 8),),
         start_from="small-longer",
         loss="decibels",
-        both_ends=False,
         learning_rate=5e-4,
         tumour_share=0.5,
         transplants=0.15,

@@ -243,18 +243,18 @@ def kept_weights(path: Path) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], state["best"]["weights"] if "best" in state else state["average"])
 
 
-def path_of_start(recipe: Recipe, runs: Path, fold: int | None) -> Path:
-    """Return where the run lies that this one starts from: of the same fold, or of none.
+def weights_at_start(recipe: Recipe, runs: Path, fold: int | None) -> dict[str, Tensor]:
+    """Return the weights that this recipe starts from: of the same fold, or of none.
 
     Raises
     ------
     FileNotFoundError
-        When there is no run of that recipe.
+        When there is no run of the recipe before.
     """
     before = RECIPES[recipe.start_from]
-    for path in (path_of(before, runs, fold), path_of(before, runs, None)):
-        if path.exists():
-            return path
+    for own in (fold, None):
+        if path_of(before, runs, own).exists():
+            return weights_of(before, runs, own)
     raise FileNotFoundError(f"{recipe.name} starts from {before.name}, which was not trained yet.")
 
 
@@ -269,7 +269,7 @@ def weights_of(recipe: Recipe, runs: Path, fold: int | None) -> dict[str, Tensor
     own = kept_weights(path_of(recipe, runs, fold))
     if not recipe.both_ends:
         return own
-    before = kept_weights(path_of_start(recipe, runs, fold))
+    before = weights_at_start(recipe, runs, fold)
     return {name: (value + before[name]) / 2 for name, value in own.items()}
 
 

@@ -479,6 +479,11 @@ def test_with_both_ends_the_mean_of_start_and_end_answers(cache: Path) -> None:
     half = averaged(after, runs, FOLD).state_dict()
     assert same(half, {name: (begun[name] + ended[name]) / 2 for name in ended})
 
+    enter(after)
+    third = start(replace(RECIPE, name="third", start_from="after"))
+    inherited(third, runs, FOLD)
+    assert same(third.net.state_dict(), half)
+
 
 def test_a_recipe_whose_beginning_was_not_trained_is_refused(cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match="after starts from tiny, which was not trained yet"):
