@@ -78,6 +78,9 @@ def derive_seg(source: Source, tumour: sitk.Image, *, fractional: bool = False) 
         )
         source.dress(made, SERIES_DESCRIPTION)
         source.refer(made, source.all_images)
+    dimensions = stable_uid(made.SOPInstanceUID, "dimensions")
+    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
     _name_frames(made, [source.t1.frames[index] for index in slices])
     return made
 
