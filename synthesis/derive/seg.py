@@ -151,7 +151,7 @@ def _multi_frame(source: Source, stands: list[Dataset]) -> Dataset:
 
 def _without_a_gap(values: npt.NDArray[Any]) -> range:
     """Return the slices from the first that is not empty as it is stored to the last."""
-    shown = np.flatnonzero((values * float(MOST_FRACTIONAL) >= 0.5).any(axis=(1, 2)))
+    shown = np.flatnonzero((values >= 0.5 / MOST_FRACTIONAL).any(axis=(1, 2)))
     return range(shown[0], shown[-1] + 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from bench import Orthanc, tool
+from highdicom import get_volume_from_series, imread
 from objects import blob, every_object, save_all, spread_out
 from PIL import Image
 from pydicom import dcmread
@@ -102,7 +104,22 @@ def test_simpleitk_reads_each_series_where_the_t1w_lies(real: Made) -> None:
     for kind, paths in real.images.items():
         image = sitk.ReadImage([str(path) for path in paths] if len(paths) > 1 else str(paths[0]))
         assert "SEG" in kind or image.GetSize() == real.t1.image.GetSize(), kind
-        assert _off_the_grid_mm(image, real.t1.image) < NEAR_MM, kind
+        assert _off_the_grid_mm(_places(image), real.t1.image) < NEAR_MM, kind
+
+
+def test_highdicom_reads_each_series_where_the_t1w_lies(real: Made) -> None:
+    for kind, paths in real.images.items():
+        if "SEG" in kind:  # by the place of each voxel: tests/unit/test_objects.py
+            continue
+        one = len(paths) == 1
+        volume = (
+            imread(paths[0]).get_volume()
+            if one
+            else get_volume_from_series([dcmread(path) for path in paths])
+        )
+        assert volume.spatial_shape == real.t1.image.GetSize()[::-1], kind
+        corners = [(volume.affine @ [*index, 1])[:3] for index in _corners(volume.spatial_shape)]
+        assert _off_the_grid_mm(corners, real.t1.image) < NEAR_MM, kind
 
 
 def test_dcmtk_reads_every_object(phantom: Made, tmp_path: Path) -> None:
@@ -125,7 +142,7 @@ def test_dcm2niix_reads_each_series_where_the_t1w_lies(phantom: Made, tmp_path: 
             check=True,
         )
         read = sitk.ReadImage(str(next(out.glob("*.nii*"))))
-        assert _off_the_grid_mm(read, phantom.t1.image) < NEAR_MM, kind
+        assert _off_the_grid_mm(_places(read), phantom.t1.image) < NEAR_MM, kind
 
 
 def test_orthanc_takes_every_object_and_shows_the_images(phantom: Made, orthanc: Orthanc) -> None:
@@ -209,12 +226,21 @@ def _kind(line: str) -> str:
     return line.split(" for file ")[0]
 
 
-def _off_the_grid_mm(image: sitk.Image, grid: sitk.Image) -> float:
-    """Return how far any outer voxel of an image lies from the nearest voxel of a grid."""
-    ends = [(0, size - 1) for size in image.GetSize()]
+def _corners(size: Iterable[int]) -> Iterator[tuple[int, ...]]:
+    """Yield the indices of the outer voxels."""
+    return itertools.product(*[(0, count - 1) for count in size])
+
+
+def _places(image: sitk.Image) -> list[tuple[float, ...]]:
+    """Return where the outer voxels lie."""
+    return [image.TransformIndexToPhysicalPoint(corner) for corner in _corners(image.GetSize())]
+
+
+def _off_the_grid_mm(places: Iterable[Sequence[float]], grid: sitk.Image) -> float:
+    """Return how far any of these places is from the voxel of the grid that is nearest to it."""
     worst = 0.0
-    for corner in itertools.product(*ends):
-        place = image.TransformIndexToPhysicalPoint(corner)
-        nearest = grid.TransformIndexToPhysicalPoint(grid.TransformPhysicalPointToIndex(place))
-        worst = max(worst, float(np.abs(np.subtract(place, nearest)).max()))
+    for place in places:
+        point = [float(value) for value in place]
+        nearest = grid.TransformIndexToPhysicalPoint(grid.TransformPhysicalPointToIndex(point))
+        worst = max(worst, float(np.abs(np.subtract(point, nearest)).max()))
     return worst
