@@ -85,14 +85,17 @@ def test_a_refused_delivery_is_tried_again_without_computing_again(
     assert flow.node.spool.starts(job.id) == 1
 
 
-def test_a_warning_of_the_peer_counts_as_stored(bench: Start, other_peer: StartPeer) -> None:
-    coercing = other_peer(statuses=[0xB000] * 12)
-    flow = bench(peer_port=coercing.port)
+@pytest.mark.parametrize("status", [0xB000, 0x0111], ids=["warning", "duplicate"])
+def test_a_warning_of_the_peer_and_what_it_has_already_count_as_stored(
+    bench: Start, other_peer: StartPeer, status: int
+) -> None:
+    other = other_peer(statuses=[status] * 12)
+    flow = bench(peer_port=other.port)
 
     flow.send(pair())
 
     job = flow.wait(State.DELIVERED)
-    assert {row.status for row in flow.node.ledger.deliveries(job.id)} == {0xB000}
+    assert {row.status for row in flow.node.ledger.deliveries(job.id)} == {status}
 
 
 def test_a_peer_that_knows_only_implicit_vr_gets_implicit_vr(bench: Start, other_peer: StartPeer) -> None:
