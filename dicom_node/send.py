@@ -277,7 +277,7 @@ def send_folder(
         progress(done, len(parcels))
 
     try:
-        store(calling_aet, peer, parcels, answered)
+        hand_over(calling_aet, peer, parcels, answered)
     except PeerRefuses as error:
         complaints.append(error.sentence)
     return stored, complaints
