@@ -31,6 +31,8 @@ NUMBER_STEP = 39000
 SEGMENT_LABEL = "Predicted tumour"
 #: Steps of a probability: 255 is certainty.
 MOST_FRACTIONAL = 255
+#: What a stand-in has from its slice.
+PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PositionReferenceIndicator")
 #: Recommended Display CIELab Value: a red that reads on grey.
 COLOUR = highdicom.color.CIELabColor(57.0, 64.0, 44.0)
 
@@ -116,10 +118,9 @@ def _source_images(source: Source, slices: Sequence[int]) -> list[Dataset]:
 
 
 def _with_place(source: Source, index: int, stand: Dataset) -> Dataset:
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+    for keyword in PLACE:
         stand[keyword] = source.slices[index][keyword]
     stand.FrameOfReferenceUID = source.frame_of_reference_uid
-    stand.PositionReferenceIndicator = None
     stand.SpacingBetweenSlices = round(source.t1.spacing_mm, 6)
     stand.SliceThickness = source.slices[index].get("SliceThickness") or stand.SpacingBetweenSlices
     stand.ImageType = ["ORIGINAL", "PRIMARY"]
