@@ -198,7 +198,8 @@ class Deliverer:
             away = error.sentence
         except PeerRefuses as error:
             unwilling = error.sentence
-        answers.write()
+        finally:
+            answers.write()
         for status in sorted(set(answers.refused.values())):
             refused = [rows[uid] for uid, said in answers.refused.items() if said == status]
             self._refuse(job, refused, f"{_said(peer, status)} It will not take it later either.", status)
