@@ -99,7 +99,8 @@ class Confirmer:
 
     def _advance(self, job: JobRow) -> None:
         rows = self._ledger.deliveries(job.id)
-        if self._give_back(job, rows):
+        # Of a job that failed, nothing is sent until a person tries it again; that sends what was lost, too.
+        if job.state != State.FAILED and self._give_back(job, rows):
             rows = self._ledger.deliveries(job.id)
         states = {row.state for row in rows}
         missing = {row.destination for row in rows if row.state in _NOT_THERE}
@@ -121,6 +122,8 @@ class Confirmer:
                 self._under_way.begin((job.id, destination), self._ask, job, destination, stored, step)
         if job.state == State.DELIVERED and states <= _SETTLED:
             self._settle(job, rows)
+        if job.state == State.FAILED and DeliveryState.STORED not in states:
+            self._ledger.set(job, settled=True)
 
     # --- what came of it ---------------------------------------------------------------------------
 
