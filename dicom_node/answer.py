@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from dicom_node import send
 from dicom_node.broker import Broker
 from dicom_node.errors import BrokerUnreachable, NoSuchThing, PeerRefuses, PeerUnreachable
+from dicom_node.lanes import Lanes
 from dicom_node.ledger import (
     AT_PEER,
     NOT_AT_PEER,
@@ -40,6 +40,7 @@ _PAUSE_S = 10.0
 _LONGEST_PAUSE_S = 600.0
 #: With these pauses: two days of an unreachable peer.
 _MOST_ATTEMPTS = 340
+#: Associations with one destination.
 _AT_ONCE = 2
 _EVERY_S = 0.5
 #: `queue retract` is another process: nobody wakes us.
@@ -62,20 +63,19 @@ class Answerer:
         self._spool = spool
         self._broker = broker
         self._changed = changed
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="answer")
-        self._under_way: dict[tuple[str, str], Future[None]] = {}
+        self._under_way = Lanes("answer", _AT_ONCE)
         #: When each document in the workers' hands was last seen, by the monotonic clock.
         self._seen: dict[str, float] = {}
 
     def stop(self) -> None:
         """Let associations under way end; start no new one."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._under_way.stop()
 
     def work(self) -> float:
         """Do what there is to do; return the seconds until there may be more."""
         for job in self._ledger.jobs_to_answer():
             self._decide(job)
-        self._under_way = {key: future for key, future in self._under_way.items() if not future.done()}
+        self._under_way.sweep()
         documents = [one for one in self._ledger.documents_under_way() if not self._is_dropped(one)]
         to_write = [one for one in documents if one.state == DocumentState.ASKED]
         try:
@@ -183,7 +183,7 @@ class Answerer:
         for posting in pending:
             key = (document.id, posting.destination)
             if key not in self._under_way and time.time() >= posting.next_at:
-                self._under_way[key] = self._pool.submit(self._post, document, posting)
+                self._under_way.begin(key, self._post, document, posting)
         if pending:
             return
         there = [one.destination for one in postings if one.state in AT_PEER]

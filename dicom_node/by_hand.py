@@ -72,6 +72,7 @@ def retry(
         "Put into the queue again by hand.",
         "BY_HAND",
         to_send=True,
+        settled=False,
         look_again=None,
         starts=0,
         step="",

@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 #: Action type of N-ACTION, and event types of N-EVENT-REPORT (PS3.4 J.3.2.1, J.3.3.1).
 _REQUEST = 1
 _ALL_STORED, _SOME_FAILED = 1, 2
-#: Failure reason (0008,1197): the peer has no such instance (PS3.3 C.14.1.1).
-_NO_SUCH_INSTANCE = 0x0112
+#: Failure Reasons (0008,1197) that another sending may cure: the peer has no such instance, or something went
+#: wrong with the one that it has (PS3.3 C.14.1.1).
+_TO_SEND_AGAIN = frozenset({0x0110, 0x0112})
 #: A peer that answers on the association of the question does so at once; the others open one to us.
 _LINGER_S = 3.0
 
@@ -67,7 +68,7 @@ class UnusableReport(Exception):
 def read_report(event_type: int, information: Dataset) -> Report:
     """Return what an N-EVENT-REPORT says (PS3.4 J.3.3.1.2); raises `UnusableReport`.
 
-    An instance that failed for another reason than its absence stays STORED: it is asked for again.
+    An instance that failed for a reason that no sending cures stays STORED: it is asked for again.
     """
     if event_type not in (_ALL_STORED, _SOME_FAILED):
         raise UnusableReport(NO_SUCH_EVENT_TYPE)
@@ -80,7 +81,7 @@ def read_report(event_type: int, information: Dataset) -> Report:
     }
     for item in information.get("FailedSOPSequence") or ():
         reason = int(item.get("FailureReason") or PROCESSING_FAILURE)
-        state = DeliveryState.LOST if reason == _NO_SUCH_INSTANCE else DeliveryState.STORED
+        state = DeliveryState.LOST if reason in _TO_SEND_AGAIN else DeliveryState.STORED
         found[str(item.ReferencedSOPInstanceUID)] = (state, reason)
     return Report(str(transaction_uid), found)
 

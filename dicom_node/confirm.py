@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 
 from pydicom.uid import UID
 
 from dicom_node import commitment
 from dicom_node.errors import IllegalTransition, NoSuchThing, PeerRefuses, PeerUnreachable
+from dicom_node.lanes import Lanes
 from dicom_node.ledger import ConfirmationRow, DeliveryRow, DeliveryState, How, JobRow, Ledger, State
 from dicom_node.settings import Peer, Settings
 
@@ -32,6 +32,7 @@ _PAUSE_S = 60.0
 _LONGEST_PAUSE_S = 600.0
 #: With these pauses: two days of an unreachable peer.
 _MOST_ATTEMPTS = 340
+#: Associations with one destination.
 _AT_ONCE = 2
 _EVERY_S = 0.5
 #: What waits for a peer's report needs no hurry; the report itself wakes us.
@@ -80,16 +81,15 @@ class Confirmer:
         self._settings = settings
         self._ledger = ledger
         self._changed = changed
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="confirm")
-        self._under_way: dict[tuple[str, str], Future[None]] = {}
+        self._under_way = Lanes("confirm", _AT_ONCE)
 
     def stop(self) -> None:
         """Let associations under way end; start no new one."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._under_way.stop()
 
     def work(self) -> float:
         """Do what there is to do; return the seconds until there may be more."""
-        self._under_way = {key: future for key, future in self._under_way.items() if not future.done()}
+        self._under_way.sweep()
         for job in self._ledger.jobs_to_confirm():
             try:
                 self._advance(job)
@@ -99,7 +99,8 @@ class Confirmer:
 
     def _advance(self, job: JobRow) -> None:
         rows = self._ledger.deliveries(job.id)
-        if self._give_back(job, rows):
+        # Of a job that failed, nothing is sent until a person tries it again; that sends what was lost, too.
+        if job.state != State.FAILED and self._give_back(job, rows):
             rows = self._ledger.deliveries(job.id)
         states = {row.state for row in rows}
         missing = {row.destination for row in rows if row.state in _NOT_THERE}
@@ -118,11 +119,11 @@ class Confirmer:
                 continue
             step = next_step(self._ledger.confirmations(job.id, destination), time.time())
             if step != Step.WAIT:
-                self._under_way[job.id, destination] = self._pool.submit(
-                    self._ask, job, destination, stored, step
-                )
+                self._under_way.begin((job.id, destination), self._ask, job, destination, stored, step)
         if job.state == State.DELIVERED and states <= _SETTLED:
             self._settle(job, rows)
+        if job.state == State.FAILED and DeliveryState.STORED not in states:
+            self._ledger.set(job, settled=True)
 
     # --- what came of it ---------------------------------------------------------------------------
 

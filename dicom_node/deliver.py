@@ -10,12 +10,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 
 from dicom_node import send
 from dicom_node.errors import IllegalTransition, NoSuchThing, PeerRefuses, PeerUnreachable
+from dicom_node.lanes import Lanes
 from dicom_node.ledger import (
     AT_PEER,
     DeliveryRow,
@@ -34,6 +34,7 @@ _PAUSE_S = 10.0
 _LONGEST_PAUSE_S = 600.0
 #: With these pauses: two days of an unreachable peer.
 _MOST_ATTEMPTS = 340
+#: Associations with one destination.
 _AT_ONCE = 4
 _EVERY_S = 0.5
 #: `queue retry` is another process: nobody wakes us.
@@ -64,16 +65,15 @@ class Deliverer:
         self._ledger = ledger
         self._spool = spool
         self._changed = changed
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="deliver")
-        self._under_way: dict[tuple[str, str], Future[None]] = {}
+        self._under_way = Lanes("deliver", _AT_ONCE)
 
     def stop(self) -> None:
         """Let associations under way end; start no new one."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._under_way.stop()
 
     def work(self) -> float:
         """Do what there is to do; return the seconds until there may be more."""
-        self._under_way = {key: future for key, future in self._under_way.items() if not future.done()}
+        self._under_way.sweep()
         jobs = self._ledger.jobs_in(State.SYNTHESISED)
         for job in jobs:
             try:
@@ -92,7 +92,7 @@ class Deliverer:
         for destination in pending:
             _, next_at, _ = self._ledger.attempt(job.id, destination)
             if (job.id, destination) not in self._under_way and time.time() >= next_at:
-                self._under_way[job.id, destination] = self._pool.submit(self._deliver, job, destination)
+                self._under_way.begin((job.id, destination), self._deliver, job, destination)
         if pending:
             return
         refused = [row for row in rows if row.state == DeliveryState.REFUSED]
@@ -198,7 +198,8 @@ class Deliverer:
             away = error.sentence
         except PeerRefuses as error:
             unwilling = error.sentence
-        answers.write()
+        finally:
+            answers.write()
         for status in sorted(set(answers.refused.values())):
             refused = [rows[uid] for uid, said in answers.refused.items() if said == status]
             self._refuse(job, refused, f"{_said(peer, status)} It will not take it later either.", status)

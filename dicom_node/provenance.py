@@ -257,17 +257,40 @@ def _referenced(dataset: Dataset) -> Iterator[str]:
 
 def _difference(original: Dataset, again: Dataset) -> float:
     """Return 0 for equal content, else by which share it differs."""
+    if original.get("Modality") == "SEG":
+        return _difference_of_segments(original, again)
     if "PixelData" in original:
         before, after = original.pixel_array, again.pixel_array
         if before.shape != after.shape:
             return 1.0
-        if original.get("Modality") == "SEG":
-            return float((before != after).sum() / max(1, int((before > 0).sum())))
         return _largest(before, after) / max(1.0, float(np.ptp(before)))
     before, after = _numbers(original), _numbers(again)
     if before.shape != after.shape:
         return 1.0
     return _largest(before, after) / max(1e-9, float(np.abs(before).max(initial=0.0)))
+
+
+def _difference_of_segments(original: Dataset, again: Dataset) -> float:
+    """Return the share of an outline that differs, or by how much of certainty a probability does."""
+    before, after = _by_place(original), _by_place(again)
+    blank = np.zeros_like(next(iter(before.values())))
+    if any(frame.shape != blank.shape for frame in after.values()):
+        return 1.0
+    pairs = [(before.get(place, blank), after.get(place, blank)) for place in {*before, *after}]
+    if original.SegmentationType == "FRACTIONAL":
+        return max(_largest(*pair) for pair in pairs) / float(original.MaximumFractionalValue)
+    marked = sum(int(np.count_nonzero(frame)) for frame in before.values())
+    return sum(int(np.count_nonzero(one != other)) for one, other in pairs) / max(1, marked)
+
+
+def _by_place(dataset: Dataset) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return the frames of a segmentation; where there is none, nothing is segmented."""
+    frames = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
+    places = [
+        str(groups.PlanePositionSequence[0].ImagePositionPatient)
+        for groups in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    return dict(zip(places, frames, strict=True))
 
 
 def _largest(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> float:

@@ -48,8 +48,10 @@ SUCCESS = 0x0000
 COERCED = 0xB000
 #: Refused for now, as is out of resources (A7xx).
 PROCESSING_FAILURE = 0x0110
-#: Statuses that mean stored: Success, and the warnings of C-STORE (PS3.4 B.2.3).
-STORED = frozenset({SUCCESS, COERCED, 0xB006, 0xB007})
+#: The peer has it already: our identifiers say that it is the same (PS3.7 C.5). Its answer was lost before.
+DUPLICATE = 0x0111
+#: Statuses that mean stored: Success, the warnings of C-STORE (PS3.4 B.2.3), and what is known there.
+STORED = frozenset({SUCCESS, COERCED, 0xB006, 0xB007, DUPLICATE})
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,7 @@ def send_folder(
         progress(done, len(parcels))
 
     try:
-        store(calling_aet, peer, parcels, answered)
+        hand_over(calling_aet, peer, parcels, answered)
     except PeerRefuses as error:
         complaints.append(error.sentence)
     return stored, complaints

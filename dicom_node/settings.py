@@ -250,7 +250,7 @@ class Settings(_Section):
     def destinations(self, rule: Rule | None, sender: str | None) -> list[str]:
         """Return the peers that get the result: those of the rule, else the sender if it receives."""
         if rule is not None and rule.deliver_to:
-            return list(rule.deliver_to)
+            return list(dict.fromkeys(rule.deliver_to))
         return [peer.name for peer in self.peer if peer.name == sender and peer.receives]
 
     def answers_to(self, called_aet: str) -> bool:

@@ -144,6 +144,8 @@ def run(
         )
         said += source.remarks
         derived = derive(wanted, source, volumes, said)
+        if not derived.instances:
+            raise RefusedInput("NOTHING_TO_SHOW", " ".join(derived.remarks))
         said += derived.remarks
         instances = save(derived.instances, out)
     report("derive", 1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 from synthesis.enhanced import ENHANCED_CLASSES, frame_count, frame_headers, is_enhanced
@@ -83,6 +84,8 @@ class LossyCompression:
     ratio: float
     #: Defined term of Lossy Image Compression Method (0028,2114).
     method: str
+    #: What came before, the first one first, where pixels were compressed several times.
+    before: tuple[LossyCompression, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -307,6 +310,15 @@ def _number(header: Dataset, keyword: str, default: float) -> float:
         return default
 
 
+def _numbers(header: Dataset, keyword: str) -> list[float]:
+    """Return the values of an attribute, none where one of them is no number."""
+    value = header.get(keyword)
+    try:
+        return [float(one) for one in (value if isinstance(value, MultiValue) else [value])]
+    except (TypeError, ValueError):
+        return []
+
+
 def _upright_values(slices: list[_Slice]) -> tuple[FloatArray, tuple[str, ...]]:
     """Return (slices, rows, columns) with high values bright, and what had to be done for that."""
     values = np.stack([piece.values for piece in slices])
@@ -333,10 +345,11 @@ def _lossy(dataset: Dataset) -> LossyCompression | None:
         return None
     stored = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) / 8
     stored *= frame_count(dataset)
-    return LossyCompression(
-        ratio=_number(dataset, "LossyImageCompressionRatio", stored / max(1, len(dataset.PixelData))),
-        method=str(dataset.get("LossyImageCompressionMethod") or LOSSY_METHODS.get(syntax, "ISO_10918_1")),
-    )
+    ratios = _numbers(dataset, "LossyImageCompressionRatio") or [stored / max(1, len(dataset.PixelData))]
+    named = dataset.get("LossyImageCompressionMethod") or LOSSY_METHODS.get(syntax, "ISO_10918_1")
+    methods = [named] if isinstance(named, str) else [str(one) for one in named]
+    *before, last = map(LossyCompression, ratios, methods)
+    return replace(last, before=tuple(before))
 
 
 def _instance(header: Dataset, frame: int | None = None, *, start: bool = True) -> str:

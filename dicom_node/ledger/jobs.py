@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from dicom_node.errors import IllegalTransition, NoSuchThing
 from dicom_node.ledger import schema
@@ -66,13 +66,14 @@ class Jobs(Database):
         return self._jobs(select(table).where(table.c.state.in_(states)).order_by(table.c.created))
 
     def jobs_to_confirm(self) -> list[JobRow]:
-        """Return the jobs of which a destination may have to be asked what it still has, oldest first."""
+        """Return the jobs of which a destination may have to be asked what it still has, oldest first.
+
+        Where one destination refuses the result, the others are asked all the same.
+        """
         table = schema.jobs
-        return self._jobs(
-            select(table)
-            .where(table.c.state.in_((State.SYNTHESISED, State.DELIVERED)), table.c.settled.is_(False))
-            .order_by(table.c.created)
-        )
+        refused_by_one = and_(table.c.state == State.FAILED, table.c.code == "DELIVERY_REFUSED")
+        there = or_(table.c.state.in_((State.SYNTHESISED, State.DELIVERED)), refused_by_one)
+        return self._jobs(select(table).where(there, table.c.settled.is_(False)).order_by(table.c.created))
 
     def jobs(
         self, *, states: Sequence[State] = (), since: float | None = None, limit: int = 1000

@@ -50,7 +50,7 @@ class SyntheticEnhancedMR(SOPClass):
         )
         self.ImageType = list(IMAGE_TYPE)
         self.FrameOfReferenceUID = source.frame_of_reference_uid
-        self.PositionReferenceIndicator = None
+        self.PositionReferenceIndicator = source.slices[0].PositionReferenceIndicator
         self.PatientPosition = source.slices[0]["PatientPosition"].value
         self.ImageComments = source.comments(volume.look.comment)
         self.BurnedInAnnotation = "NO"

@@ -73,7 +73,7 @@ DIFFERENCE = Look(
     description="SYNTH DIFF (AI, predicted change)",
     number_step=19000,
     derivation="Synthetic T1C minus T1W: enhancement predicted by neural network",
-    comment=f"{IMAGE_COMMENTS} Difference synthetic T1C minus T1W: predicted, not measured, enhancement.",
+    comment=f"{IMAGE_COMMENTS} Difference synthetic T1C minus T1W: predicted enhancement, not measured.",
     flavour=("DIFFERENCE",),
     # From slightly below no change (dark grey) to what contrast agent does to vessels and solid tumour.
     window_center=0.25,

@@ -7,6 +7,7 @@ each attribute. The sentences it leaves never hold a value: they go into logs.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +15,7 @@ from typing import Any
 
 from pydicom import DataElement, Dataset, config
 from pydicom.charset import python_encoding
-from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_description, dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.valuerep import VALIDATORS, PersonName, format_number_as_ds
 
 
@@ -30,6 +31,8 @@ class Fault(StrEnum):
 
 #: Value representations that the Specific Character Set (0008,0005) is about (PS3.5 6.1.2.2).
 TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+#: Of IS (PS3.5 6.2).
+INTEGER = re.compile("[+-]?[0-9]+")
 Repair = Callable[[str], str | None]
 
 
@@ -43,6 +46,8 @@ class Rule:
     required: bool = False
     #: Values that the standard allows; empty: whatever the VR allows.
     allowed: frozenset[str] = frozenset()
+    #: A length, greater than zero.
+    positive: bool = False
     #: Tried on a faulty value, before `fault` is applied.
     repair: Repair | None = None
 
@@ -63,6 +68,14 @@ def _decimal(value: str) -> str | None:
     """Return a number as a decimal string of at most 16 characters."""
     try:
         return format_number_as_ds(float(value))
+    except ValueError:
+        return None
+
+
+def _integer(value: str) -> str | None:
+    """Return a whole number that was written with decimals."""
+    try:
+        return str(int(float(value))) if float(value).is_integer() else None
     except ValueError:
         return None
 
@@ -122,7 +135,7 @@ PATIENT_AND_STUDY: tuple[Rule, ...] = (
 ACQUISITION: tuple[Rule, ...] = (
     Rule("AcquisitionDate", Fault.DROPPED),
     Rule("AcquisitionTime", Fault.DROPPED),
-    Rule("AcquisitionNumber", Fault.EMPTIED),
+    Rule("AcquisitionNumber", Fault.EMPTIED, repair=_integer),
     Rule(
         "PatientPosition",
         Fault.EMPTIED,
@@ -137,7 +150,7 @@ ACQUISITION: tuple[Rule, ...] = (
     Rule("SequenceName", Fault.DROPPED),
     Rule("RepetitionTime", Fault.EMPTIED, required=True, repair=_decimal),
     Rule("EchoTime", Fault.EMPTIED, required=True, repair=_decimal),
-    Rule("EchoTrainLength", Fault.EMPTIED, required=True),
+    Rule("EchoTrainLength", Fault.EMPTIED, required=True, repair=_integer),
     Rule("InversionTime", Fault.EMPTIED, repair=_decimal),
     Rule("FlipAngle", Fault.DROPPED, repair=_decimal),
     Rule("NumberOfAverages", Fault.DROPPED, repair=_decimal),
@@ -145,8 +158,8 @@ ACQUISITION: tuple[Rule, ...] = (
     Rule("ImagedNucleus", Fault.DROPPED),
     Rule("MagneticFieldStrength", Fault.DROPPED, repair=_decimal),
     Rule("PixelBandwidth", Fault.DROPPED, repair=_decimal),
-    Rule("SliceThickness", Fault.EMPTIED, required=True, repair=_decimal),
-    Rule("SpacingBetweenSlices", Fault.DROPPED, repair=_decimal),
+    Rule("SliceThickness", Fault.EMPTIED, required=True, positive=True, repair=_decimal),
+    Rule("SpacingBetweenSlices", Fault.DROPPED, positive=True, repair=_decimal),
     Rule("SliceLocation", Fault.DROPPED, repair=_decimal),
     Rule("PositionReferenceIndicator", Fault.EMPTIED, required=True),
     # Geometry goes over to the letter; only a number too long for its VR is written with 16 characters.
@@ -269,15 +282,16 @@ def _values(header: Dataset, keyword: str) -> list[Any]:
 
 def _judged(rule: Rule, values: list[Any]) -> tuple[list[Any] | None, str]:
     """Return the values to write (None: leave the attribute out) and what was done, empty when nothing."""
-    if all(_holds(rule, value) for value in values):
+    too_many = len(values) > 1 and dictionary_VM(rule.keyword) == "1"
+    if all(_holds(rule, value) for value in values) and not too_many:
         return values, ""
     repaired = [rule.repair(str(value)) if rule.repair else None for value in values]
-    if all(value and _holds(rule, value) for value in repaired):
+    if all(value and _holds(rule, value) for value in repaired) and not too_many:
         return repaired, str(Fault.REPAIRED)
     if rule.fault is Fault.KEPT:
         return values, str(Fault.KEPT)
     partly = [value for value in values if _holds(rule, value)]
-    if rule.allowed and partly:
+    if rule.allowed and partly and not too_many:
         return partly, str(Fault.REPAIRED)
     if rule.fault is Fault.EMPTIED:
         return [], str(Fault.EMPTIED)
@@ -290,9 +304,11 @@ def _holds(rule: Rule, value: Any) -> bool:
     if rule.allowed:
         return str(value) in rule.allowed
     if vr in ("DS", "IS"):
-        return _is_number(value)
+        whole = vr == "DS" or INTEGER.fullmatch(_as_written(value))
+        return _is_number(value) and bool(whole) and (float(value) > 0 or not rule.positive)
     validator: Callable[[str, Any], tuple[bool, str]] | None = VALIDATORS.get(vr)
-    if validator is not None and not validator(vr, value)[0]:
+    # Of a name as pydicom reads it nothing is checked, of its text all is.
+    if validator is not None and not validator(vr, str(value) if vr == "PN" else value)[0]:
         return False
     return vr != "DA" or _is_date(str(value))
 

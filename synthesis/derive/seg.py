@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import highdicom
@@ -30,6 +31,8 @@ NUMBER_STEP = 39000
 SEGMENT_LABEL = "Predicted tumour"
 #: Steps of a probability: 255 is certainty.
 MOST_FRACTIONAL = 255
+#: What a stand-in has from its slice.
+PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PositionReferenceIndicator")
 #: Recommended Display CIELab Value: a red that reads on grey.
 COLOUR = highdicom.color.CIELabColor(57.0, 64.0, 44.0)
 
@@ -52,14 +55,13 @@ def derive_seg(source: Source, tumour: sitk.Image, *, fractional: bool = False) 
     marked = probability > TUMOUR
     if not marked.any():
         return None
+    slices = _in_the_order_of_frames(source, _without_a_gap(probability if fractional else marked))
     kind = SegmentationTypeValues.FRACTIONAL if fractional else SegmentationTypeValues.BINARY
     series_uid = source.series_uid("seg fractional" if fractional else "seg")
     with no_unknown_keywords():
         made = Segmentation(
-            source_images=_source_images(source),
-            pixel_array=_in_the_order_of_frames(
-                source, probability if fractional else marked.astype(np.uint8)
-            ),
+            source_images=_source_images(source, slices),
+            pixel_array=(probability if fractional else marked.astype(np.uint8))[slices],
             segmentation_type=kind,
             segment_descriptions=[_segment(source.maker, series_uid)],
             series_instance_uid=series_uid,
@@ -74,16 +76,19 @@ def derive_seg(source: Source, tumour: sitk.Image, *, fractional: bool = False) 
             content_label="PREDICTED_TUMOUR",
             content_description="Tumour predicted by neural network; research only",
             transfer_syntax_uid=ExplicitVRLittleEndian,
+            omit_empty_frames=False,  # SimpleITK and dcm2niix know no gaps
         )
         source.dress(made, SERIES_DESCRIPTION)
         source.refer(made, source.all_images)
-    _name_frames(made, source)
+    dimensions = stable_uid(made.SOPInstanceUID, "dimensions")
+    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    _name_frames(made, [source.t1.frames[index] for index in slices])
     return made
 
 
-def _name_frames(made: Dataset, source: Source) -> None:
+def _name_frames(made: Dataset, used: Sequence[int | None]) -> None:
     """Refer to the frames of the T1W's object by their own numbers: not all of them may be in use."""
-    used = [source.t1.frames[index] for index in _slices_by_frame(source)]
     for frame in made.PerFrameFunctionalGroupsSequence:
         for derivation in frame.get("DerivationImageSequence", ()):
             for image in derivation.SourceImageSequence:
@@ -106,20 +111,16 @@ def _segment(maker: Maker, series_uid: str) -> SegmentDescription:
     )
 
 
-def _source_images(source: Source) -> list[Dataset]:
+def _source_images(source: Source, slices: Sequence[int]) -> list[Dataset]:
     """Return stand-ins for the T1W's instances, free of faults, for highdicom to refer to."""
-    stands = [
-        _with_place(source, index, source.study.evidence(header))
-        for index, header in enumerate(source.t1.headers)
-    ]
+    stands = [_with_place(source, index, source.study.evidence(source.t1.headers[index])) for index in slices]
     return [_multi_frame(source, stands)] if source.t1.frames[0] is not None else stands
 
 
 def _with_place(source: Source, index: int, stand: Dataset) -> Dataset:
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+    for keyword in PLACE:
         stand[keyword] = source.slices[index][keyword]
     stand.FrameOfReferenceUID = source.frame_of_reference_uid
-    stand.PositionReferenceIndicator = None
     stand.SpacingBetweenSlices = round(source.t1.spacing_mm, 6)
     stand.SliceThickness = source.slices[index].get("SliceThickness") or stand.SpacingBetweenSlices
     stand.ImageType = ["ORIGINAL", "PRIMARY"]
@@ -137,10 +138,10 @@ def _multi_frame(source: Source, stands: list[Dataset]) -> Dataset:
         CoordinateSystemNames.PATIENT, list(map(float, first.ImageOrientationPatient))
     )
     frames = []
-    for index in _slices_by_frame(source):
+    for stand in stands:
         frame = Dataset()
         frame.PlanePositionSequence = PlanePositionSequence(
-            CoordinateSystemNames.PATIENT, list(map(float, stands[index].ImagePositionPatient))
+            CoordinateSystemNames.PATIENT, list(map(float, stand.ImagePositionPatient))
         )
         frames.append(frame)
     first.NumberOfFrames = len(stands)
@@ -149,10 +150,12 @@ def _multi_frame(source: Source, stands: list[Dataset]) -> Dataset:
     return first
 
 
-def _slices_by_frame(source: Source) -> list[int]:
-    """Return the slice that each frame of the T1W shows, in the order of the frames."""
-    return sorted(range(len(source.t1.frames)), key=lambda index: source.t1.frames[index] or index)
+def _without_a_gap(values: npt.NDArray[Any]) -> range:
+    """Return the slices from the first that is not empty as it is stored to the last."""
+    shown = np.flatnonzero((values >= 0.5 / MOST_FRACTIONAL).any(axis=(1, 2)))
+    return range(shown[0], shown[-1] + 1)
 
 
-def _in_the_order_of_frames(source: Source, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return values[_slices_by_frame(source)] if source.t1.frames[0] is not None else values
+def _in_the_order_of_frames(source: Source, slices: Iterable[int]) -> list[int]:
+    """Return slices in the order in which frames of the T1W's object show them, if it is one."""
+    return sorted(slices, key=lambda index: source.t1.frames[index] or index)

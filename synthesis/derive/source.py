@@ -224,8 +224,9 @@ class Source:
             derived.BodyPartExamined = self.body_part
             derived.LossyImageCompression = "00" if self.lossy is None else "01"
             if self.lossy is not None:
-                derived.LossyImageCompressionRatio = f"{self.lossy.ratio:.4g}"
-                derived.LossyImageCompressionMethod = self.lossy.method
+                steps = (*self.lossy.before, self.lossy)
+                derived.LossyImageCompressionRatio = [f"{step.ratio:.4g}" for step in steps]
+                derived.LossyImageCompressionMethod = [step.method for step in steps]
 
     @property
     def all_images(self) -> list[Dataset]:

@@ -1,4 +1,4 @@
-"""Benchmarks print ratios of one run; they assert that the work was done, never how fast."""
+"""Benchmarks print ratios of one run; they assert the work, and at most who is ahead, never how fast."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pynetdicom.sop_class import MRImageStorage, StorageCommitmentPushModel, Ver
 from small_studies import pair
 
 from dicom_node import commitment, confirm
+from dicom_node.by_hand import retry
 from dicom_node.ledger import DeliveryState, How, State
 
 #: On a slow machine a pause within the association must not look like its end.
@@ -169,6 +170,33 @@ def test_of_two_destinations_each_has_its_own_state(bench: Start, archive: Start
         ("pacs", DeliveryState.COMMITTED),
         ("workstation", DeliveryState.UNCONFIRMED),
     }
+
+
+def test_where_one_destination_refuses_the_other_commits_all_the_same(
+    bench: Start, archive: StartArchive
+) -> None:
+    keeps, unwilling = archive(), archive(reports=None, statuses=[0xC000] * 12)
+    peers = [
+        {"name": name, "ae_title": "PACS", "host": "127.0.0.1", "port": one.port, "sends": name == "pacs"}
+        for name, one in (("pacs", keeps), ("workstation", unwilling))
+    ]
+    rule = [{"name": "r", "deliver_to": ["pacs", "workstation"]}]
+    flow = bench(peer=peers, rule=rule, collect=PATIENT)
+    keeps.node_port = flow.port
+    flow.send(pair())
+    job = flow.wait(State.FAILED, "DELIVERY_REFUSED")
+
+    def states() -> set[tuple[str, DeliveryState]]:
+        return {(row.destination, row.state) for row in flow.node.ledger.deliveries(job.id)}
+
+    refused = ("workstation", DeliveryState.REFUSED)
+    wait_for("the other to commit", lambda: states() == {("pacs", DeliveryState.COMMITTED), refused})
+    wait_for("nobody to be left to ask", lambda: flow.node.ledger.job(job.id).settled)
+
+    retry(flow.node.ledger, flow.node.spool, flow.node.ledger.job(job.id))
+
+    flow.wait(State.COMMITTED)
+    assert set(keeps.stores.values()) == {1}, "something was sent twice"
 
 
 def test_a_peer_that_only_receives_may_report_but_not_store(bench: Start, archive: StartArchive) -> None:

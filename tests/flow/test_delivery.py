@@ -10,7 +10,7 @@ from node_bench import HOST, Bench, Peer, wait_for, with_a_segmentation
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage, SegmentationStorage
 from small_studies import pair
 
-from dicom_node import send
+from dicom_node import deliver, send
 from dicom_node.by_hand import retry
 from dicom_node.ledger import AT_PEER, DeliveryState, State
 from dicom_node.overview import details
@@ -85,14 +85,17 @@ def test_a_refused_delivery_is_tried_again_without_computing_again(
     assert flow.node.spool.starts(job.id) == 1
 
 
-def test_a_warning_of_the_peer_counts_as_stored(bench: Start, other_peer: StartPeer) -> None:
-    coercing = other_peer(statuses=[0xB000] * 12)
-    flow = bench(peer_port=coercing.port)
+@pytest.mark.parametrize("status", [0xB000, 0x0111], ids=["warning", "duplicate"])
+def test_a_warning_of_the_peer_and_what_it_has_already_count_as_stored(
+    bench: Start, other_peer: StartPeer, status: int
+) -> None:
+    other = other_peer(statuses=[status] * 12)
+    flow = bench(peer_port=other.port)
 
     flow.send(pair())
 
     job = flow.wait(State.DELIVERED)
-    assert {row.status for row in flow.node.ledger.deliveries(job.id)} == {0xB000}
+    assert {row.status for row in flow.node.ledger.deliveries(job.id)} == {status}
 
 
 def test_a_peer_that_knows_only_implicit_vr_gets_implicit_vr(bench: Start, other_peer: StartPeer) -> None:
@@ -251,6 +254,23 @@ def test_one_peer_that_refuses_does_not_hold_the_other(
     rows = flow.node.ledger.deliveries(job.id)
     assert {row.state for row in rows if row.destination == "pacs"} <= AT_PEER
     assert job.reason.startswith("unwilling does not take the result")
+
+
+def test_one_peer_that_never_answers_holds_no_other(
+    bench: Start, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver, "_AT_ONCE", 1)
+    with socket.create_server((HOST, 0)) as mute:
+        ports = {"mute": mute.getsockname()[1], "pacs": peer.port}
+        peers = [
+            {"name": name, "ae_title": "PACS", "host": HOST, "port": port, "sends": name == "pacs"}
+            for name, port in ports.items()
+        ]
+        flow = bench(peer=peers, rule=[{"name": "r", "deliver_to": ["mute", "pacs"]}])
+
+        flow.send(pair())
+
+        wait_for("what the other gets", lambda: len(peer.received) == 12, seconds=50)  # mute has 60
 
 
 def test_a_sender_that_does_not_receive_leaves_nobody_to_send_to(bench: Start) -> None:

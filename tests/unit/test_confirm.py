@@ -91,16 +91,23 @@ def test_a_report_of_success_confirms_each_instance() -> None:
     assert report.found == {uid: (DeliveryState.COMMITTED, None) for uid in ("1.1", "1.2")}
 
 
-def test_only_an_instance_that_is_absent_counts_as_lost() -> None:
+def test_only_an_instance_that_is_absent_or_damaged_counts_as_lost() -> None:
     information = Dataset()
     information.TransactionUID = "2.25.7"
     information.ReferencedSOPSequence = [reference("1.1")]
-    information.FailedSOPSequence = [reference("1.2", 0x0112), reference("1.3", 0x0213)]
+    information.FailedSOPSequence = [
+        reference("1.2", 0x0112),
+        reference("1.3", 0x0213),
+        reference("1.4", 0x0110),
+        reference("1.5"),
+    ]
 
     assert read_report(2, information).found == {
         "1.1": (DeliveryState.COMMITTED, None),
         "1.2": (DeliveryState.LOST, 0x0112),
         "1.3": (DeliveryState.STORED, 0x0213),
+        "1.4": (DeliveryState.LOST, 0x0110),
+        "1.5": (DeliveryState.LOST, 0x0110),
     }
 
 

@@ -213,6 +213,20 @@ def test_lossy_input_marks_the_output(tmp_path: Path) -> None:
     assert derived(t1, flair)[0].LossyImageCompression == "00"
 
 
+def test_pixels_that_were_compressed_twice_pass_both_on(tmp_path: Path) -> None:
+    def edit(dataset: Dataset, index: int) -> None:
+        dataset.LossyImageCompression = "01"
+        dataset.LossyImageCompressionRatio = ["10", "2.5"]
+        dataset.LossyImageCompressionMethod = ["ISO_10918_1", "ISO_15444_1"]
+
+    t1, flair = pair(tmp_path, edit=edit)
+    path = written(derived(t1, flair)[:1], tmp_path)[0]
+
+    instance = pydicom.dcmread(path)
+    assert instance.LossyImageCompressionRatio == [10, 2.5]
+    assert instance.LossyImageCompressionMethod == ["ISO_10918_1", "ISO_15444_1"]
+
+
 def test_synthetic_input_is_refused(tmp_path: Path) -> None:
     t1, flair = pair(tmp_path)
     ours = read_series(written(derived(t1, flair), tmp_path))

@@ -8,6 +8,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from highdicom.sr import srread
 from objects import ALL, MADE, blob, every_object, like, maker, save_all, source, texts, volumes
 from pydicom import Dataset
@@ -83,6 +84,25 @@ def test_the_segmentation_lies_over_the_tumour_in_patient_coordinates(
         )
         place = frame.PlanePositionSequence[0].ImagePositionPatient
         assert np.allclose(place, t1.headers[z].ImagePositionPatient, atol=1e-3)
+
+
+@pytest.mark.parametrize("fractional", [False, True], ids=["binary", "fractional"])
+def test_readers_that_know_no_gaps_place_two_tumours_right(
+    fractional: bool, t1: Series, tmp_path: Path
+) -> None:
+    tumour = np.zeros_like(blob(t1))
+    tumour[[0, 1, 4], 10:14, 20:28] = 1
+    made = derive_seg(source(t1, t1, Wanted()), like(t1, tumour), fractional=fractional)
+    assert made is not None
+
+    read = sitk.ReadImage(str(save_all([made], tmp_path)[0]))
+
+    assert int((sitk.GetArrayViewFromImage(read) > 0).sum()) == int(tumour.sum())
+    for z, y, x in np.argwhere(tumour).tolist():
+        place = t1.image.TransformIndexToPhysicalPoint((x, y, z))
+        index = read.TransformPhysicalPointToIndex(place)
+        assert np.abs(np.subtract(read.TransformIndexToPhysicalPoint(index), place)).max() < 1e-3
+        assert read[index] > 0
 
 
 def test_no_tumour_and_no_spread_are_said_instead_of_drawn(t1: Series, flair: Series) -> None:
@@ -167,6 +187,11 @@ def test_none_of_our_objects_can_be_taken_for_an_input(
             assert header.synthetic, kind
 
 
+def uids(dataset: Dataset) -> list[tuple[str, object]]:
+    """Return every identifier in an object, those in its sequences too."""
+    return [(element.keyword, element.value) for element in dataset.iterall() if element.VR == "UI"]
+
+
 def test_no_two_kinds_share_a_series_and_a_second_run_makes_the_same_identifiers(
     t1: Series, flair: Series, everything: dict[str, list[Dataset]]
 ) -> None:
@@ -175,7 +200,8 @@ def test_no_two_kinds_share_a_series_and_a_second_run_makes_the_same_identifiers
     assert len(set.union(*series.values())) == len(everything)
     again = every_object(t1, flair)
     for kind, found in everything.items():
-        assert [one.SOPInstanceUID for one in found] == [one.SOPInstanceUID for one in again[kind]]
+        for first, second in zip(found, again[kind], strict=True):
+            assert uids(first) == uids(second), kind
         assert all(str(one.SOPInstanceUID).startswith("2.25.") for one in found)
         assert all(one.SyntheticData == "YES" for one in found)
         assert all(one.DeviceUID == maker(Wanted()).device_uid for one in found)

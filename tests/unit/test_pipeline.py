@@ -153,6 +153,22 @@ def test_every_object_that_is_wanted_is_written_once(phantom: PhantomStudy, tmp_
     assert MODEL.caveat in report
 
 
+def test_where_nothing_that_is_wanted_can_be_shown_the_job_is_declined_and_says_why(
+    phantom: PhantomStudy, tmp_path: Path
+) -> None:
+    class Healthy(Arithmetic):
+        def segment(self, found: Any, report: Any) -> Volume:
+            return np.zeros_like(found.values[:, 0])
+
+    healthy: Any = Healthy()
+    t1, flair = phantom.series["t1"].paths, phantom.series["flair"].paths
+
+    with pytest.raises(RefusedInput, match="No tumour was found") as refused:
+        run(t1, flair, tmp_path, healthy, lambda step, share: None, Wanted(("seg",)))
+
+    assert refused.value.code == "NOTHING_TO_SHOW"
+
+
 def test_the_series_is_the_t1w_plus_what_the_model_says(
     phantom: PhantomStudy, result: tuple[Made, Path]
 ) -> None:

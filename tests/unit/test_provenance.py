@@ -130,9 +130,42 @@ def test_a_changed_copy_is_told_from_an_equal_one(kind: str, folder: Path) -> No
     assert not changed.same
     assert changed.difference > 0
     assert "should be equal" in changed.sentence
-    for item in again.ContributingEquipmentSequence:
-        item.ContributionDescription = str(item.get("ContributionDescription", "")).replace("=cpu", "=cuda")
+    on_a_gpu(again)
     assert provenance.compare(original, again).same == (changed.difference <= provenance.TOLERANCE)
+
+
+def on_a_gpu(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    for item in dataset.ContributingEquipmentSequence:
+        item.ContributionDescription = str(item.get("ContributionDescription", "")).replace("=cpu", "=cuda")
+    return dataset
+
+
+def segmentation(folder: Path, form: str) -> Path:
+    return next(path for path in kinds(folder) if path.parent.name.startswith(f"{form} SYNTH SEG"))
+
+
+def test_of_a_probability_one_step_everywhere_is_one_step(folder: Path) -> None:
+    path = segmentation(folder, "enhanced")
+    original, again = pydicom.dcmread(path), on_a_gpu(pydicom.dcmread(path))
+    again.PixelData = (again.pixel_array.clip(1) - 1).tobytes()
+
+    found = provenance.compare(original, again)
+
+    assert found.same and found.difference == pytest.approx(1 / 255)
+
+
+def test_a_tumour_that_reaches_a_slice_less_far_differs_by_that_slice(folder: Path) -> None:
+    path = segmentation(folder, "classic")
+    original, again = pydicom.dcmread(path), on_a_gpu(pydicom.dcmread(path))
+    frames = original.pixel_array
+    assert len(frames) > 1
+    again.PerFrameFunctionalGroupsSequence = again.PerFrameFunctionalGroupsSequence[:-1]
+    again.NumberOfFrames = len(frames) - 1
+    again.PixelData = np.packbits(frames[:-1], bitorder="little").tobytes()
+
+    found = provenance.compare(original, again)
+
+    assert found.difference == pytest.approx(frames[-1].sum() / frames.sum())
 
 
 def test_the_process_is_asked_for_what_the_object_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,12 @@ FAULTS = [
     ("ScanningSequence", "CS", ["SE", "XX"], "SE", Fault.REPAIRED),
     ("SequenceVariant", "CS", "FAST", None, Fault.DROPPED),
     ("PatientPosition", "CS", "hfs", "HFS", Fault.REPAIRED),
+    ("EchoTrainLength", "IS", "2.0", "2", Fault.REPAIRED),
+    ("AcquisitionNumber", "IS", "1.5", "", Fault.EMPTIED),
+    ("SliceThickness", "DS", "0", "", Fault.EMPTIED),
+    ("SpacingBetweenSlices", "DS", "-6", None, Fault.DROPPED),
+    ("FlipAngle", "DS", ["90", "180"], None, Fault.DROPPED),
+    ("ReferringPhysicianName", "PN", "x" * 70, "", Fault.EMPTIED),
 ]
 
 

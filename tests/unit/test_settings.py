@@ -252,6 +252,12 @@ def test_an_unknown_peer_is_named_with_those_that_are_known(tmp_path: Path) -> N
         of(tmp_path, PACS).peer_named("x")
 
 
+def test_a_destination_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    settings = of(tmp_path, f'{PACS}[[rule]]\nname = "a"\ndeliver_to = ["pacs", "pacs"]\n')
+
+    assert settings.destinations(settings.rule[0], None) == ["pacs"]
+
+
 def test_compression_is_for_peers_that_can_agree_on_it(tmp_path: Path) -> None:
     assert of(tmp_path, f"{PACS}compress = true\n").peer[0].compress
 

@@ -16,7 +16,7 @@ from small_studies import new_uid, stack, write
 
 from dicom_node import stow
 from dicom_node.errors import PeerRefuses, PeerUnreachable
-from dicom_node.send import Answer, Parcel, parcel
+from dicom_node.send import Answer, Parcel, parcel, send_folder
 from dicom_node.settings import Peer
 
 Say = Callable[[int, bytes], tuple[int, dict[str, Any] | None]]
@@ -109,6 +109,16 @@ def test_two_hundred_means_that_all_is_stored(
 
     assert [answer.status for answer in answers] == [0] * 4
     assert len(there.requests) == 1 and "Content-Length" in there.requests[0]
+
+
+def test_a_folder_goes_by_stow_rs_to_a_peer_that_is_a_dicomweb_service(
+    service: Callable[[Say], Service], parcels: list[Parcel]
+) -> None:
+    there = service(lambda number, body: (200, None))
+
+    stored = send_folder("TAVIT", there.peer, parcels[0].path.parent, lambda *_: None)
+
+    assert stored == (4, []) and len(there.requests) == 1
 
 
 def test_of_a_partial_failure_each_instance_has_its_own_status(
