@@ -92,7 +92,7 @@ def uptake_on_map(arm: Arm, uptake: Callable[[str], float]) -> Arm:
     return Arm("uptake-on-map", arm.size, answer)
 
 
-def drawn_map(model: LoadedModel) -> Arm:
+def drawn_map(model: LoadedModel, name: str = "drawn-map") -> Arm:
     """Return the arm in which the synthesis is told the tumour as it was drawn: no better map can be had."""
     unseeing = _by_fold(model)
 
@@ -101,7 +101,7 @@ def drawn_map(model: LoadedModel) -> Arm:
         made = unseeing(subject.exam.patient).synthesise(found, tumour)
         return Prediction(delta=made.delta, chance=made.chance, spread=made.spread, tumour=tumour)
 
-    return Arm("drawn-map", model.size, answer)
+    return Arm(name, model.size, answer)
 
 
 def true_change(size: int) -> Arm:

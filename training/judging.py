@@ -40,10 +40,16 @@ def judge_model(name: str, source: Path, cache: Path, out: Path) -> Path:
 
 
 def judge_arms(recipes: Sequence[Recipe], segmentation: Recipe, source: Path, runs: Path, out: Path) -> Path:
-    """Report on runs beside each other, on the patients that all of them held out; return the page."""
+    """Report on runs beside each other, on the patients that all of them held out; return the page.
+
+    An oracle is told the tumour as it was drawn, as in training.
+    """
     models = [trained(recipe, segmentation, runs) for recipe in recipes]
     patients = frozenset.intersection(*(_held_out(model) for model in models))
-    arms = [cross_validated(model, recipe.name) for model, recipe in zip(models, recipes, strict=True)]
+    arms = [
+        (drawn_map if recipe.is_oracle else cross_validated)(model, recipe.name)
+        for model, recipe in zip(models, recipes, strict=True)
+    ]
     found = evaluate(_exams(source, patients), arms)
     return write_report(
         found, out, f"Runs of {', '.join(recipe.name for recipe in recipes)}, held-out patients."

@@ -76,6 +76,11 @@ class Recipe:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the synthesis learns to rely on the tumour as it was drawn."""
+        return self.network == "ta_vit" and self.maps == "drawn" and not self.perturbed
+
     def stage(self, step: int) -> Stage:
         """Return the stage that this step belongs to."""
         for stage in self.stages:

@@ -47,6 +47,10 @@ def test_every_recipe_starts_from_one_that_exists_and_gives_it_weights(recipe: R
     assert taken > 0.9 * len(taking.state_dict())
 
 
+def test_who_is_told_the_drawn_tumour_is_an_oracle() -> None:
+    assert {recipe.name for recipe in ALL if recipe.is_oracle} == {"arm-oracle", "paper-ta-vit-oracle"}
+
+
 def test_a_step_belongs_to_the_stage_that_it_falls_into() -> None:
     lesions, heads = Stage("lesions", 3, 4), Stage("heads", 2, 2)
     recipe = Recipe("ta_vit", (lesions, heads))
