@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,8 @@ def of_dataset(dataset: Dataset) -> Header:
     missing = [keyword for keyword, value in uids.items() if not value]
     if missing:
         raise Unreadable(f"An instance has no {missing[0]}.")
+    if _text(dataset, "SOPClassUID") == LEGACY_ENHANCED_MR:
+        dataset = _with_unassigned(dataset)
     values: dict[str, Any] = {
         "study_uid": uids["StudyInstanceUID"],
         "series_uid": uids["SeriesInstanceUID"],
@@ -301,6 +304,23 @@ def _distinct_values(dataset: Dataset) -> int | None:
     values = np.frombuffer(raw, dtype=width, count=len(raw) // np.dtype(width).itemsize)
     step = max(1, values.size // _PIXELS_SAMPLED)
     return min(_MOST_DISTINCT, int(np.unique(values[::step]).size))
+
+
+def _with_unassigned(dataset: Dataset) -> Dataset:
+    """Return a Legacy Converted Enhanced MR object with what its conversion found no functional group for.
+
+    That is most of what a classic header says: TR, TE, TI, agent (PS3.3 C.7.6.16.2.25, C.7.6.16.2.26).
+    """
+    whole = copy(dataset)
+    for groups, keyword in (
+        ("SharedFunctionalGroupsSequence", "UnassignedSharedConvertedAttributesSequence"),
+        ("PerFrameFunctionalGroupsSequence", "UnassignedPerFrameConvertedAttributesSequence"),
+    ):
+        for group in (_value(dataset, groups) or ())[:1]:
+            for element in (_value(group, keyword) or [Dataset()])[0]:
+                if element.tag not in dataset:
+                    whole.add(element)
+    return whole
 
 
 def _functional_groups(dataset: Dataset) -> dict[str, Any]:

@@ -6,8 +6,9 @@ worker both ask here, so that what is chosen by its header is what is read. Impo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset
@@ -119,7 +120,7 @@ def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object
     content, kind = group("FrameContentSequence"), group("MRImageFrameTypeSequence")
     orientation = _numbers(group("PlaneOrientationSequence").get("ImageOrientationPatient"), 6)
     position = _numbers(group("PlanePositionSequence").get("ImagePositionPatient"), 3)
-    indices = list(content.get("DimensionIndexValues") or [])
+    indices = _parts(content.get("DimensionIndexValues"))
     offset = None
     if orientation is not None and position is not None:
         offset = float(np.cross(orientation[:3], orientation[3:]) @ position)
@@ -129,7 +130,7 @@ def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object
             str(content.get("StackID") or ""),
             None if orientation is None else tuple(np.round(orientation, 2) + 0.0),
         ),
-        kind=(str(kind.get("ComplexImageComponent") or ""), *map(str, kind.get("FrameType") or ())),
+        kind=(str(kind.get("ComplexImageComponent") or ""), *map(str, _parts(kind.get("FrameType")))),
         echo_ms=str(group("MREchoSequence").get("EffectiveEchoTime")),
         inversion_ms=str(group("MRModifierSequence").get("InversionTimes")),
         b_value=str(group("MRDiffusionSequence").get("DiffusionBValue")),
@@ -144,6 +145,13 @@ def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object
         ),
         offset_mm=offset,
     )
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """Return the values of an element: pydicom gives a single one bare."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, MutableSequence) else (value,)
 
 
 def _numbers(value: object, count: int) -> np.ndarray | None:

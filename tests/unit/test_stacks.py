@@ -14,13 +14,16 @@ import numpy.typing as npt
 import pydicom
 import pytest
 import SimpleITK as sitk
+from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from objects import blob, like, source
 from pydicom import Dataset
 from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian
 from scans import FLAIR_2D, series
 from slices import AXIAL, SAGITTAL, decimals, write_enhanced, write_series
+from small_studies import new_uid, stack
 
 from dicom_node import headers
 from dicom_node.choose.pair import Decision, Situation, choose_pair
@@ -261,3 +264,30 @@ def test_a_real_object_with_a_second_volume(name: str, code: str, shared_data: P
         assert refused(tmp_path / "e.dcm").code == code
     else:
         assert sorted(read_series([tmp_path / "e.dcm"]).frames) == list(range(1, 97))
+
+
+def test_a_single_dimension_is_one_dimension(tmp_path: Path) -> None:
+    def edit(groups: Dataset, index: int) -> None:
+        groups.FrameContentSequence[0].DimensionIndexValues = index + 1
+
+    values = np.arange(12 * 8 * 8, dtype=np.uint16).reshape(12, 8, 8)
+    path = write_enhanced(tmp_path / "e.dcm", values, edit=edit)
+
+    assert headers.read(path).frames == len(read_series([path]).headers) == 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_conversion_to_enhanced_mr_left_unassigned_counts(tmp_path: Path) -> None:
+    classic = stack(new_uid(), "FLAIR", ContrastBolusAgent="GD", AccessionNumber="", StudyID="1")
+    for image in classic:
+        image.ReferringPhysicianName, image.SoftwareVersions = "", "1"
+    converted = LegacyConvertedEnhancedMRImage(
+        classic, highdicom.UID(), 3, highdicom.UID(), 1, transfer_syntax_uid=ExplicitVRLittleEndian
+    )
+    converted.save_as(tmp_path / "e.dcm")
+
+    header, found = headers.read(tmp_path / "e.dcm"), read_series([tmp_path / "e.dcm"]).headers[0]
+
+    assert (header.tr_ms, header.te_ms, header.ti_ms) == (9000, 100, 2500)
+    assert header.contrast_given and header.scanning_sequence == ("SE", "IR")
+    assert (found.RepetitionTime, found.EchoTime, list(found.ScanningSequence)) == (9000, 100, ["SE", "IR"])
