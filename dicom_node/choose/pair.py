@@ -11,7 +11,7 @@ from dicom_node.choose import contrast
 from dicom_node.choose.candidates import Candidate, Growth, best
 from dicom_node.choose.enhancement import LOOKS_SO_FROM, Glance
 from dicom_node.choose.pixels import Look
-from dicom_node.choose.roles import UNTOLD, Role, classify
+from dicom_node.choose.roles import LATE, UNTOLD, Role, classify
 from dicom_node.choose.series import Series
 
 #: Fewer planes than this do not cover a brain.
@@ -105,7 +105,8 @@ def choose_pair(all_series: list[Series], situation: Situation) -> Choice:
     """
     growth = {series.uid: situation.growth.get(series.uid, Growth.WHOLE) for series in all_series}
     flaws = {series.uid: _flaw(series, growth[series.uid]) for series in all_series}
-    verdicts = contrast.by_time({series.uid: classify(series) for series in all_series}, all_series)
+    verdicts = {series.uid: classify(series) for series in all_series}
+    verdicts = contrast.by_time(contrast.by_label(verdicts, all_series), all_series)
     seen = contrast.Seen(verdicts)
     if situation.look and not situation.by_hand:
         whole = [s for s in all_series if not flaws[s.uid] and growth[s.uid] == Growth.WHOLE]
@@ -117,9 +118,11 @@ def choose_pair(all_series: list[Series], situation: Situation) -> Choice:
     ]
     decision, code, reason, chosen, remarks = _decide(candidates, situation, seen)
     flags: tuple[str, ...] = ()
-    if code == "PAIR" and situation.glance:
-        if chosen["T1W"] not in remarks:  # not compared with another one
+    if code == "PAIR":
+        if situation.glance and chosen["T1W"] not in remarks:  # not compared with another one
             flags = _flags(candidates, chosen["T1W"], situation.glance)
+        if any(c.series.uid == chosen["FLAIR"] and c.is_late for c in candidates):
+            flags = (*flags, f"The FLAIR was {LATE}.")
         reason = " ".join((reason, *flags))
     if situation.unreadable and decision != Decision.COMPLETE:
         count = situation.unreadable
@@ -156,6 +159,7 @@ def _decide(candidates: list[Candidate], situation: Situation, seen: contrast.Se
     surely, remarks, unsure = contrast.early(
         [c.series for c in usable[Role.T1W]],
         [c.series for c in candidates if c.verdict.role == Role.T1C],
+        [c.series for c in usable[Role.FLAIR]],
         seen,
     )
     remarks = {**seen.remarks, **remarks}

@@ -109,6 +109,8 @@ _ROLE_OF = {
 }
 #: Why a series is T1C when its header says so.
 AGENT = "the header names a contrast agent"
+#: What is said of a FLAIR that is not from before the injection.
+LATE = "acquired after contrast agent: it may differ from one before"
 #: Why a series has no role when its header says nothing.
 UNTOLD = "neither timing nor description tells the contrast"
 _BRAIN = {"BRAIN", "HEAD", "SKULL", "HEADNECK", "HEAD AND NECK", "NEURO", "ENTIRE HEAD", "CRANIUM", ""}
@@ -122,8 +124,6 @@ def classify(series: Series) -> Verdict:
     found, why = _weighting(series)
     if found is None:
         return Verdict(Role.UNKNOWN, (*why, UNTOLD))
-    if found == Weighting.FLAIR and any(header.contrast_given for header in series.headers):
-        why.append("acquired after contrast: it may differ from one before")
     if found != Weighting.T1:
         return Verdict(_ROLE_OF[found], tuple(why))
     given, reason = _contrast(series)

@@ -22,6 +22,8 @@ GAP_FROM = 1.6
 SAME_COSINES = 1e-3
 #: A stack that is shorter than this shows a part of the head: sella, orbits, inner ears, hippocampi, mm.
 BRAIN_FROM_MM = 90.0
+#: A scan that is stored several times has series numbers this near: a Dixon makes four.
+SAME_SCAN_WITHIN = 3
 #: Two stacks are equal when spacing and extent differ by less than this share.
 EQUAL_WITHIN = 0.02
 
@@ -223,8 +225,8 @@ def equal_geometry(one: Series, other: Series) -> bool:
 
 
 def same_acquisition(one: Series, other: Series) -> bool:
-    """Return whether two series are the same scan stored twice (as acquired, and corrected)."""
+    """Return whether two series are the same scan stored twice (as acquired, and corrected; Dixon)."""
     at, numbers = begun(one), (one.first.series_number, other.first.series_number)
     if at is None or at != begun(other) or one.first.image_type == other.first.image_type:
         return False
-    return numbers[0] is None or numbers[1] is None or abs(numbers[0] - numbers[1]) == 1
+    return numbers[0] is None or numbers[1] is None or abs(numbers[0] - numbers[1]) <= SAME_SCAN_WITHIN

@@ -118,6 +118,7 @@ OTHER = set(
 )
 #: Of these, the ones for which contrast agent is injected; "perfusion" alone may be ASL.
 WITH_BOLUS = set("dsc dce pwi rcbv twist tricks".split())
+PERFUSION = set("perf perfusion".split())
 #: Parts of the body that are not the brain, as Body Part Examined or in a description.
 ELSEWHERE = set(
     """

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scans import FLAIR_2D, GADOLINIUM, T1_MPRAGE, T1_SE, at, series
+from scans import FLAIR_2D, GADOLINIUM, SAGITTAL, T1_MPRAGE, T1_SE, at, series
 from slices import rotation, write_enhanced, write_series
 
 from dicom_node import headers
@@ -91,6 +91,14 @@ def test_a_third_t1w_after_the_one_that_the_pixels_show_to_be_after_contrast_is_
 
     assert choice.chosen["T1W"] == "1.1"
     assert "acquired after another post-contrast T1" in why(choice, "1.9")
+
+
+def test_without_times_the_one_that_the_pixels_show_to_be_native_is_taken_before_others() -> None:
+    sagittal = t1("1.9", None, "T1 sag", cosines=SAGITTAL, slices=24, spacing_mm=5.5)
+
+    choice = choose(t1("1.1", None), t1("1.8", None), sagittal, FLAIR, look=seen(3.4))
+
+    assert choice.chosen.get("T1W") == "1.1"
 
 
 def never(one: str, other: str) -> Difference:
