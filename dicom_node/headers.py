@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from dicom_node.errors import NodeError
 from synthesis.job import MANUFACTURER
@@ -30,6 +30,8 @@ MULTIFRAME_MR = {ENHANCED_MR, LEGACY_ENHANCED_MR}
 #: At most this many pixels are looked at to count distinct values (a mask has two).
 _PIXELS_SAMPLED = 65536
 _MOST_DISTINCT = 256
+#: Compressed without loss, a mask takes 0.02 to 0.5 bits a pixel, a slice through a head from 1.8 on (lgg).
+_MASK_BITS = 1.0
 #: Siemens XA says in a private Image Type of each frame how it was corrected: group, creator, elements.
 _SIEMENS_GROUP, _SIEMENS_CREATOR, _SIEMENS_FRAME, _SIEMENS_IMAGE_TYPE = (
     0x0021,
@@ -106,7 +108,7 @@ class Header:
     several_code: str = ""
     #: Sentence: why its pixels cannot be used; empty when they can, as far as the header tells.
     pixel_problem: str = ""
-    #: Distinct pixel values (at most 256), None where the pixels are compressed.
+    #: Distinct pixel values (at most 256), None where the pixels are compressed and too many for a mask.
     distinct_values: int | None = None
 
     def rule_facts(self) -> dict[str, str]:
@@ -294,16 +296,41 @@ def pixel_problem(dataset: Dataset) -> str:
 
 
 def _distinct_values(dataset: Dataset) -> int | None:
+    """Return how many different values the pixels have, None where they would have to be decoded for it.
+
+    Compressed ones are, where they are as small as those of a mask.
+    """
     syntax = UID(str(getattr(dataset.file_meta, "TransferSyntaxUID", "")))
-    if not syntax.is_transfer_syntax or (syntax.is_compressed and not syntax.is_deflated):
+    if not syntax.is_transfer_syntax:
         return None
+    if syntax.is_compressed and not syntax.is_deflated:
+        pixels = int(dataset.Rows) * int(dataset.Columns) * max(1, _integer(dataset, "NumberOfFrames") or 1)
+        if 8 * len(dataset.PixelData) > _MASK_BITS * pixels:
+            return None
+        try:
+            return _count(decoded(dataset))
+        except Exception:  # whatever damaged pixels make a decoder raise: the worker refuses them by name
+            return None
     width = {8: np.uint8, 16: np.uint16, 32: np.uint32}.get(int(dataset.BitsAllocated))
     if width is None:
         return None
     raw = dataset.PixelData
-    values = np.frombuffer(raw, dtype=width, count=len(raw) // np.dtype(width).itemsize)
-    step = max(1, values.size // _PIXELS_SAMPLED)
-    return min(_MOST_DISTINCT, int(np.unique(values[::step]).size))
+    return _count(np.frombuffer(raw, dtype=width, count=len(raw) // np.dtype(width).itemsize))
+
+
+def decoded(dataset: Dataset) -> np.ndarray:
+    """Return the pixels; raises whatever a decoder raises, but never what only the process could catch.
+
+    On a damaged RLE segment pylibjpeg, next in pydicom's order, panics.
+    """
+    if dataset.file_meta.get("TransferSyntaxUID") == RLELossless:
+        dataset.pixel_array_options(decoding_plugin="pydicom")
+    return np.asarray(dataset.pixel_array)
+
+
+def _count(values: np.ndarray) -> int:
+    flat = values.reshape(-1)
+    return min(_MOST_DISTINCT, int(np.unique(flat[:: max(1, flat.size // _PIXELS_SAMPLED)]).size))
 
 
 def _with_unassigned(dataset: Dataset) -> Dataset:
@@ -354,6 +381,12 @@ def _functional_groups(dataset: Dataset) -> dict[str, Any]:
         "body_part": _text(dataset, "BodyPartExamined").upper()
         or _anatomy(item(first, "FrameAnatomySequence")),
     }
+    if "ScanningSequence" not in dataset:
+        found["scanning_sequence"] = _pulse_sequence(dataset, modifier)
+    if "AcquisitionDateTime" not in dataset:
+        content = (item([frame], "FrameContentSequence") for frame in per_frame)
+        times = (_text(one, "FrameAcquisitionDateTime") for one in content)
+        found["acquired"] = min(filter(None, times), default="")[:21]
     positions, orientations = [], []
     for frame in per_frame:
         groups = [frame, *shared]
@@ -375,6 +408,15 @@ def _functional_groups(dataset: Dataset) -> dict[str, Any]:
     usage = item(first, "ContrastBolusUsageSequence")
     found["contrast_given"] = bool(agents) and _text(usage, "ContrastBolusAgentAdministered").upper() != "NO"
     return {key: value for key, value in found.items() if value not in (None, (), "")}
+
+
+def _pulse_sequence(dataset: Dataset, modifier: Dataset) -> tuple[str, ...]:
+    """Return the classic Scanning Sequence for Enhanced MR's pulse sequence attributes (PS3.3 C.8.13.4)."""
+    echo = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}
+    inverted = "YES" in {_text(one, "InversionRecovery").upper() for one in (dataset, modifier)}
+    planar = _text(dataset, "EchoPlanarPulseSequence").upper() == "YES"
+    kind = echo.get(_text(dataset, "EchoPulseSequence").upper(), ())
+    return kind + (("IR",) if inverted else ()) + (("EP",) if planar else ())
 
 
 def _of_one_volume(choice: Choice, kind: Dataset) -> dict[str, Any]:

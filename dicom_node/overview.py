@@ -176,6 +176,7 @@ def try_rules(
         raise NoSuchThing(f"There is no folder {folder}.")
     studies: dict[str, list[Header]] = {}
     files: dict[str, list[Path]] = {}
+    known: set[str] = set()
     unreadable = 0
     for path in sorted([folder] if folder.is_file() else (p for p in folder.rglob("*") if p.is_file())):
         try:
@@ -183,6 +184,9 @@ def try_rules(
         except headers.Unreadable:
             unreadable += 1
             continue
+        if header.sop_instance_uid in known:
+            continue
+        known.add(header.sop_instance_uid)
         studies.setdefault(header.study_uid, []).append(header)
         files.setdefault(header.series_uid, []).append(path)
     if not studies:

@@ -142,7 +142,7 @@ def read(paths: Sequence[Path]) -> Coarse:
     for path in paths:
         dataset = dcmread(path, force=True)
         header = headers.of_dataset(dataset)
-        frames = np.asarray(dataset.pixel_array, dtype=np.float64)
+        frames = np.asarray(headers.decoded(dataset), dtype=np.float64)
         frames = frames.reshape(-1, *frames.shape[-2:])
         if header.chosen_frames:
             frames = frames[[number - 1 for number in header.chosen_frames]]

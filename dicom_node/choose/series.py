@@ -22,6 +22,8 @@ GAP_FROM = 1.6
 SAME_COSINES = 1e-3
 #: A stack that is shorter than this shows a part of the head: sella, orbits, inner ears, hippocampi, mm.
 BRAIN_FROM_MM = 90.0
+#: A segmentation has no more values than this; a slice of a head, at 8 bit, from 150 on (lgg).
+MOST_LABELS = 32
 #: A scan that is stored several times has series numbers this near: a Dixon makes four.
 SAME_SCAN_WITHIN = 3
 #: Two stacks are equal when spacing and extent differ by less than this share.
@@ -176,10 +178,10 @@ class Series:
 
     @property
     def looks_like_a_mask(self) -> bool:
-        """Whether no instance has more than four distinct values (where the pixels were looked at)."""
+        """Whether no instance has more distinct values than a mask (where the pixels were looked at)."""
         counts = [header.distinct_values for header in self.headers]
         known = [count for count in counts if count is not None]
-        return bool(known) and len(known) == len(counts) and max(known) <= 4
+        return bool(known) and len(known) == len(counts) and max(known) <= MOST_LABELS
 
     def all_image_types(self) -> set[str]:
         """Return every value of Image Type that occurs."""

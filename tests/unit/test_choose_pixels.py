@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import RLELossless
 from scans import FLAIR_2D, GADOLINIUM, SAGITTAL, T1_MPRAGE, T1_SE, at, series
 from slices import rotation, write_enhanced, write_series
 
@@ -190,6 +191,18 @@ def test_what_cannot_be_read_is_no_evidence(tmp_path: Path) -> None:
     found = compare((broken,), (broken,))
 
     assert not found.tells and "cannot be read" in found.sentence()
+
+
+def test_damaged_rle_is_no_evidence_and_does_not_end_the_process(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    paths = write_series(
+        tmp_path, random.integers(0, 4000, (3, 64, 64)).astype(np.uint16), syntax=RLELossless
+    )
+    for path in paths:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-6000] + bytes(2000) + whole[-4000:])
+
+    assert "cannot be read" in compare(tuple(paths), tuple(paths)).sentence()
 
 
 def blob(size: tuple[int, int, int] = (16, 40, 48)) -> np.ndarray:  # type: ignore[type-arg]

@@ -7,12 +7,20 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 from small_studies import PATIENT_ID, PATIENT_NAME, image, write
 
 from dicom_node import headers
@@ -332,3 +340,48 @@ def test_a_character_set_that_is_wrong_hides_nothing_else(tmp_path: Path, charse
     header = headers.read(path)
 
     assert (header.tr_ms, header.series_description) == (9000, "FLAIR tra")
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless, JPEG2000Lossless], ids=lambda uid: uid.name)
+def test_a_mask_is_known_though_it_is_compressed(tmp_path: Path, syntax: UID) -> None:
+    def stored(values: np.ndarray) -> Dataset:
+        ds = one(Rows=128, Columns=128)
+        ds.PixelData = values.astype(np.uint16).tobytes()
+        ds.compress(syntax, generate_instance_uid=False)
+        return ds
+
+    blob = np.zeros((128, 128))
+    blob[40:70, 50:90], blob[50:60, 60:70] = 1, 2
+    noisy = np.random.default_rng(0).integers(0, 4000, (128, 128))
+
+    assert read(stored(blob), tmp_path).distinct_values == 3
+    assert read(stored(noisy), tmp_path).distinct_values is None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sequence"),
+    [
+        ({"EchoPulseSequence": "SPIN", "InversionRecovery": "YES"}, ("SE", "IR")),
+        ({"EchoPulseSequence": "GRADIENT", "EchoPlanarPulseSequence": "YES"}, ("GR", "EP")),
+        ({"EchoPulseSequence": "BOTH"}, ("SE", "GR")),
+        ({}, ()),
+    ],
+)
+def test_the_pulse_sequence_of_enhanced_mr_is_read_in_classic_terms(
+    tmp_path: Path, attributes: dict[str, str], sequence: tuple[str, ...]
+) -> None:
+    ds = enhanced(**attributes)
+    if "ScanningSequence" in ds:
+        del ds.ScanningSequence
+
+    assert read(ds, tmp_path).scanning_sequence == sequence
+
+
+def test_without_a_time_of_its_own_an_enhanced_object_began_with_its_first_frame(tmp_path: Path) -> None:
+    ds = enhanced()
+    for number, item in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        content = Dataset()
+        content.FrameAcquisitionDateTime = f"20260112093{9 - number}00"
+        item.FrameContentSequence = [content]
+
+    assert read(ds, tmp_path).acquired == "20260112093600"
