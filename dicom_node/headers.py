@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
+from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, RLELossless
 
 from dicom_node.errors import NodeError
@@ -304,11 +305,11 @@ def _distinct_values(dataset: Dataset) -> int | None:
     if not syntax.is_transfer_syntax:
         return None
     if syntax.is_compressed and not syntax.is_deflated:
-        pixels = int(dataset.Rows) * int(dataset.Columns) * max(1, _integer(dataset, "NumberOfFrames") or 1)
-        if 8 * len(dataset.PixelData) > _MASK_BITS * pixels:
+        frames = max(1, _integer(dataset, "NumberOfFrames") or 1)
+        if 8 * len(dataset.PixelData) > _MASK_BITS * frames * int(dataset.Rows) * int(dataset.Columns):
             return None
         try:
-            return _count(decoded(dataset))
+            return max(map(_count, decoded(dataset, range(frames))))
         except Exception:  # whatever damaged pixels make a decoder raise: the worker refuses them by name
             return None
     width = {8: np.uint8, 16: np.uint16, 32: np.uint32}.get(int(dataset.BitsAllocated))
@@ -318,14 +319,13 @@ def _distinct_values(dataset: Dataset) -> int | None:
     return _count(np.frombuffer(raw, dtype=width, count=len(raw) // np.dtype(width).itemsize))
 
 
-def decoded(dataset: Dataset) -> np.ndarray:
-    """Return the pixels; raises whatever a decoder raises, but never what only the process could catch.
+def decoded(dataset: Dataset, frames: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yield these frames (from 0); raises what a decoder raises, but never what only a process could catch.
 
     On a damaged RLE segment pylibjpeg, next in pydicom's order, panics.
     """
-    if dataset.file_meta.get("TransferSyntaxUID") == RLELossless:
-        dataset.pixel_array_options(decoding_plugin="pydicom")
-    return np.asarray(dataset.pixel_array)
+    strict = "pydicom" if dataset.file_meta.get("TransferSyntaxUID") == RLELossless else ""
+    yield from iter_pixels(dataset, indices=list(frames), decoding_plugin=strict)
 
 
 def _count(values: np.ndarray) -> int:

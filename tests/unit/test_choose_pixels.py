@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 from pydicom.uid import RLELossless
 from scans import FLAIR_2D, GADOLINIUM, SAGITTAL, T1_MPRAGE, T1_SE, at, series
 from slices import rotation, write_enhanced, write_series
@@ -20,7 +21,16 @@ from dicom_node import headers
 from dicom_node.choose import Choice, Role, Series, choose_pair, group
 from dicom_node.choose.candidates import Growth
 from dicom_node.choose.pair import Decision, Situation
-from dicom_node.choose.pixels import Coarse, Difference, Look, compare, difference, look_into, read
+from dicom_node.choose.pixels import (
+    Coarse,
+    Difference,
+    Look,
+    compare,
+    difference,
+    files_to_see,
+    look_into,
+    read,
+)
 
 #: A group of patients whose T1 POST is fat-suppressed, as the README of the data says or shows.
 FAT_SUPPRESSED = ("CS_4941", "CS_5397", "CS_6186", "CS_6290")
@@ -193,6 +203,18 @@ def test_what_cannot_be_read_is_no_evidence(tmp_path: Path) -> None:
     assert not found.tells and "cannot be read" in found.sentence()
 
 
+def test_of_a_long_series_planes_equally_far_apart_are_looked_at(tmp_path: Path) -> None:
+    values = np.arange(90 * 8 * 8, dtype=np.uint16).reshape(90, 8, 8)
+    order = np.random.default_rng(2).permutation(90).tolist()
+    classic = write_series(tmp_path, values, order=order)
+    enhanced = write_enhanced(tmp_path / "e.dcm", values, order=order)
+    (seen,) = files_to_see((path, headers.read(path)) for path in classic).values()
+
+    assert [int(dcmread(path).ImagePositionPatient[2] / 5) for path in seen] == list(range(0, 90, 3))
+    for found in (read(seen), read([enhanced])):
+        assert len(found.values) == 30 and found.steps_mm[0][2] == pytest.approx(15)
+
+
 def test_damaged_rle_is_no_evidence_and_does_not_end_the_process(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     paths = write_series(
@@ -250,14 +272,14 @@ def without_evidence(times: tuple[str, str]) -> Edit:
 
 def choice_of(patient: Path, edit: Edit) -> tuple[Choice, dict[str, str]]:
     """Return the choice of one patient, and the role of each series UID in truth."""
-    found, files, truth = [], {}, {}
+    found, files, truth = [], [], {}
     for role in ("t1", "flair", "t1c"):
         for path in sorted((patient / role).iterdir()):
             header = edit(headers.read(path), role)
             found.append(header)
-            files.setdefault(header.series_uid, []).append(path)
+            files.append((path, header))
             truth[header.series_uid] = role
-    look = look_into(files)
+    look = look_into(files_to_see(files))
     return choose_pair(group(found), Situation(expired=False, look=look)), truth
 
 
