@@ -28,6 +28,8 @@ ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 LEGACY_ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.4"
 MULTIFRAME_MR = {ENHANCED_MR, LEGACY_ENHANCED_MR}
 
+#: Direction cosines of one orientation lie this near to each other.
+_SAME_COSINES = 1e-3
 #: At most this many pixels are looked at to count distinct values (a mask has two).
 _PIXELS_SAMPLED = 65536
 _MOST_DISTINCT = 256
@@ -387,6 +389,13 @@ def _functional_groups(dataset: Dataset) -> dict[str, Any]:
         content = (item([frame], "FrameContentSequence") for frame in per_frame)
         times = (_text(one, "FrameAcquisitionDateTime") for one in content)
         found["acquired"] = min(filter(None, times), default="")[:21]
+    kind = item(first, "MRImageFrameTypeSequence")
+    for name, keyword in (
+        ("acquisition_contrast", "AcquisitionContrast"),
+        ("complex_component", "ComplexImageComponent"),
+    ):
+        if keyword not in dataset:
+            found[name] = _text(kind, keyword).upper()
     positions, orientations = [], []
     for frame in per_frame:
         groups = [frame, *shared]
@@ -395,11 +404,11 @@ def _functional_groups(dataset: Dataset) -> dict[str, Any]:
         if len(position) == 3:
             positions.append((position[0], position[1], position[2]))
         if len(orientation) == 6:
-            orientations.append(tuple(round(cosine, 4) for cosine in orientation))
+            orientations.append(orientation)
     found["positions_mm"] = tuple(positions)
     if orientations:
         exact = _numbers(item([*shared, *per_frame], "PlaneOrientationSequence"), "ImageOrientationPatient")
-        found |= {"orientation": exact, "orientations": len(set(orientations))}
+        found |= {"orientation": exact, "orientations": _different(orientations)}
     kinds = _texts(dataset, "ImageType")
     found["image_type"] = (*kinds, *(kind for kind in _siemens_image_type(per_frame) if kind not in kinds))
     if choice.sentence:
@@ -417,6 +426,15 @@ def _pulse_sequence(dataset: Dataset, modifier: Dataset) -> tuple[str, ...]:
     planar = _text(dataset, "EchoPlanarPulseSequence").upper() == "YES"
     kind = echo.get(_text(dataset, "EchoPulseSequence").upper(), ())
     return kind + (("IR",) if inverted else ()) + (("EP",) if planar else ())
+
+
+def _different(orientations: Sequence[tuple[float, ...]]) -> int:
+    """Return how many orientations there are; scanners round each by itself."""
+    known: list[tuple[float, ...]] = []
+    for one in orientations:
+        if not any(math.dist(one, other) < _SAME_COSINES for other in known):
+            known.append(one)
+    return len(known)
 
 
 def _of_one_volume(choice: Choice, kind: Dataset) -> dict[str, Any]:

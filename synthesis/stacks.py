@@ -22,6 +22,8 @@ ALIKE_WITHIN = 0.1
 MOST_NAMED = 3
 #: Two frames closer than this lie at one place.
 SAME_POSITION_MM = 0.01
+#: Frames of one direction differ in their cosines by less, of one regular volume in their distances by less.
+SAME_COSINES, REGULAR_WITHIN = 0.01, 0.1
 #: Components and values of Frame Type that no network was trained on, where an object holds others, too.
 _UNFIT = {
     *("PHASE", "REAL", "IMAGINARY", "P", "R", "I", "PHASE_MAP", "PHASE MAP", "PHASE CONTRAST"),
@@ -46,7 +48,9 @@ class Choice:
 @dataclass(frozen=True)
 class _Frame:
     number: int
-    stack: tuple[object, ...]
+    #: Which of the directions that occur its plane has; None where it does not say.
+    direction: int | None
+    stack: str
     kind: tuple[str, ...]
     echo_ms: object
     inversion_ms: object
@@ -61,7 +65,7 @@ _Frames = tuple[_Frame, ...]
 
 #: What may differ among the frames of an object, the code of a refusal for it, and the value.
 _DIFFERENCES: tuple[tuple[str, str, Callable[[_Frame], object]], ...] = (
-    ("stack", "SEVERAL_STACKS", lambda frame: frame.stack),
+    ("stack", "SEVERAL_STACKS", lambda frame: (frame.direction, frame.stack)),
     ("kind of image", "SEVERAL_VOLUMES", lambda frame: frame.kind),
     ("echo time", "SEVERAL_ECHOES", lambda frame: frame.echo_ms),
     ("inversion time", "SEVERAL_VOLUMES", lambda frame: frame.inversion_ms),
@@ -107,10 +111,15 @@ def _frames_of(header: Dataset) -> _Frames:
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     pointers = [item.get("DimensionIndexPointer") for item in header.get("DimensionIndexSequence") or []]
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
-    return tuple(_frame(number, shared, own, pointers) for number, own in enumerate(per_frame, start=1))
+    directions: list[np.ndarray] = []
+    return tuple(
+        _frame(number, shared, own, pointers, directions) for number, own in enumerate(per_frame, start=1)
+    )
 
 
-def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object]) -> _Frame:
+def _frame(
+    number: int, shared: Dataset, own: Dataset, pointers: Sequence[object], directions: list[np.ndarray]
+) -> _Frame:
     def group(name: str) -> Dataset:
         for groups in (own, shared):
             if groups.get(name):
@@ -126,10 +135,8 @@ def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object
         offset = float(np.cross(orientation[:3], orientation[3:]) @ position)
     return _Frame(
         number=number,
-        stack=(
-            str(content.get("StackID") or ""),
-            None if orientation is None else tuple(np.round(orientation, 2) + 0.0),
-        ),
+        direction=None if orientation is None else _direction(orientation, directions),
+        stack=str(content.get("StackID") or ""),
         kind=(str(kind.get("ComplexImageComponent") or ""), *map(str, _parts(kind.get("FrameType")))),
         echo_ms=str(group("MREchoSequence").get("EffectiveEchoTime")),
         inversion_ms=str(group("MRModifierSequence").get("InversionTimes")),
@@ -145,6 +152,15 @@ def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object
         ),
         offset_mm=offset,
     )
+
+
+def _direction(orientation: np.ndarray, known: list[np.ndarray]) -> int:
+    """Return which of the known directions this is; a new one is added to them."""
+    for index, one in enumerate(known):
+        if np.abs(one - orientation).max() < SAME_COSINES:
+            return index
+    known.append(orientation)
+    return len(known) - 1
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
@@ -163,13 +179,19 @@ def _numbers(value: object, count: int) -> np.ndarray | None:
 
 
 def _volumes(frames: _Frames) -> list[_Frames]:
-    """Return the frames by volume. What a scanner counts beside them parts only frames at one place."""
-    parted = list(_by(frames, lambda frame: tuple(value(frame) for _, _, value in _DIFFERENCES[:-1])))
-    return [
-        volume
-        for part in parted
-        for volume in (_by(part, lambda frame: frame.dimensions) if _repeats(part) else [part])
-    ]
+    """Return the frames by volume.
+
+    Direction and kind of image part volumes. What else differs parts them only where together they are no
+    regular one, and what a scanner counts beside it only frames at one place.
+    """
+    volumes: list[_Frames] = []
+    for part in _by(frames, lambda frame: (frame.direction, frame.kind)):
+        if _is_regular(part):
+            volumes.append(part)
+            continue
+        for volume in _by(part, lambda frame: tuple(value(frame) for _, _, value in _DIFFERENCES[:-1])):
+            volumes += _by(volume, lambda frame: frame.dimensions) if _repeats(volume) else [volume]
+    return volumes
 
 
 def _by(frames: _Frames, key: Callable[[_Frame], object]) -> Iterator[_Frames]:
@@ -177,6 +199,14 @@ def _by(frames: _Frames, key: Callable[[_Frame], object]) -> Iterator[_Frames]:
     for frame in frames:
         found.setdefault(key(frame), []).append(frame)
     return map(tuple, found.values())
+
+
+def _is_regular(frames: _Frames) -> bool:
+    steps = np.diff(_offsets(frames))
+    if not len(steps) or len(steps) + 1 < len(frames):
+        return False
+    usual = float(np.median(steps))
+    return usual > SAME_POSITION_MM and bool((np.abs(steps - usual) <= REGULAR_WITHIN * usual).all())
 
 
 def _repeats(frames: _Frames) -> bool:

@@ -377,6 +377,17 @@ def test_the_pulse_sequence_of_enhanced_mr_is_read_in_classic_terms(
     assert read(ds, tmp_path).scanning_sequence == sequence
 
 
+def test_the_contrast_and_component_of_the_frames_count_where_the_object_says_neither(tmp_path: Path) -> None:
+    ds, kind = enhanced(), Dataset()
+    del ds.AcquisitionContrast
+    kind.AcquisitionContrast, kind.ComplexImageComponent = "FLUID_ATTENUATED", "MAGNITUDE"
+    ds.SharedFunctionalGroupsSequence[0].MRImageFrameTypeSequence = [kind]
+
+    header = read(ds, tmp_path)
+
+    assert (header.acquisition_contrast, header.complex_component) == ("FLUID_ATTENUATED", "MAGNITUDE")
+
+
 def test_without_a_time_of_its_own_an_enhanced_object_began_with_its_first_frame(tmp_path: Path) -> None:
     ds = enhanced()
     for number, item in enumerate(ds.PerFrameFunctionalGroupsSequence):

@@ -189,6 +189,38 @@ def test_a_time_that_differs_from_slice_to_slice_parts_nothing(tmp_path: Path) -
     assert headers.read(path).several_volumes == ""
 
 
+def counted(groups: Dataset, index: int) -> None:
+    groups.FrameContentSequence[0].StackID = str(index)
+
+
+def rounded(groups: Dataset, index: int) -> None:
+    random = np.random.default_rng(index)
+    cosines = np.array([0.9999875, 0.005, 0, -0.005, 0.9999875, 0]) + random.normal(0, 1e-6, 6)
+    groups.PlaneOrientationSequence[0].ImageOrientationPatient = decimals(cosines)
+
+
+def echo_by_frame(groups: Dataset, index: int) -> None:
+    groups.MREchoSequence[0].EffectiveEchoTime = 10 + 1e-3 * index
+
+
+def inversion_by_package(groups: Dataset, index: int) -> None:
+    modifier = Dataset()
+    modifier.InversionTimes = [2500.0 + index % 2]
+    groups.MRModifierSequence = [modifier]
+
+
+@pytest.mark.parametrize("edit", [counted, rounded, echo_by_frame, inversion_by_package])
+def test_what_differs_among_the_slices_of_one_regular_volume_parts_nothing(
+    edit: Callable[[Dataset, int], None], tmp_path: Path
+) -> None:
+    values = np.arange(24 * 8 * 8, dtype=np.uint16).reshape(24, 8, 8)
+    path = write_enhanced(tmp_path / "e.dcm", values, edit=edit)
+    header = headers.read(path)
+
+    assert len(read_series([path]).headers) == 24
+    assert (header.frames, header.orientations, header.several_volumes) == (24, 1, "")
+
+
 def test_several_stacks_in_parts_of_a_concatenation_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "e.dcm", (*SURVEY, HEAD))
     dataset = pydicom.dcmread(path)
