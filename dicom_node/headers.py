@@ -383,7 +383,7 @@ def _functional_groups(dataset: Dataset) -> dict[str, Any]:
         "body_part": _text(dataset, "BodyPartExamined").upper()
         or _anatomy(item(first, "FrameAnatomySequence")),
     }
-    if "ScanningSequence" not in dataset:
+    if "EchoPulseSequence" in dataset or "ScanningSequence" not in dataset:
         found["scanning_sequence"] = _pulse_sequence(dataset, modifier)
     if "AcquisitionDateTime" not in dataset:
         content = (item([frame], "FrameContentSequence") for frame in per_frame)

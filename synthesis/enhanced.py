@@ -98,7 +98,7 @@ def _frame_header(common: Dataset, shared: Dataset, own: Dataset) -> Dataset:
             if keyword in group:
                 _put(flat, keyword, group[keyword].value)
     _put_acquisition_time(flat)
-    if "ScanningSequence" not in flat:
+    if "EchoPulseSequence" in flat or "ScanningSequence" not in flat:
         _put(flat, "ScanningSequence", scanning_sequence(flat))
         _put(flat, "SequenceVariant", sequence_variant(flat))
     return flat

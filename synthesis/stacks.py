@@ -7,7 +7,7 @@ worker both ask here, so that what is chosen by its header is what is read. Impo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ ALIKE_WITHIN = 0.1
 MOST_NAMED = 3
 #: Two frames closer than this lie at one place.
 SAME_POSITION_MM = 0.01
-#: Frames of one direction differ in their cosines by less, of one regular volume in their distances by less.
-SAME_COSINES, REGULAR_WITHIN = 0.01, 0.1
+#: Cosines of one direction, and echo or inversion times of one volume (as a share), differ by less: scanners
+#: round each frame by itself, and invert each package of slices by itself.
+SAME_COSINES, SAME_TIME_WITHIN = 0.01, 0.05
 #: Components and values of Frame Type that no network was trained on, where an object holds others, too.
 _UNFIT = {
     *("PHASE", "REAL", "IMAGINARY", "P", "R", "I", "PHASE_MAP", "PHASE MAP", "PHASE CONTRAST"),
@@ -52,8 +53,9 @@ class _Frame:
     direction: int | None
     stack: str
     kind: tuple[str, ...]
-    echo_ms: object
-    inversion_ms: object
+    #: Which of the echo and inversion times that occur it has.
+    echo: int | None
+    inversion: int | None
     b_value: object
     #: Where it stands along the dimensions that the scanner added: time, label and control, …
     dimensions: tuple[object, ...]
@@ -63,12 +65,22 @@ class _Frame:
 
 _Frames = tuple[_Frame, ...]
 
+
+@dataclass
+class _Known:
+    """Values that occur among the frames of an object."""
+
+    directions: list[np.ndarray] = field(default_factory=list)
+    echoes: list[np.ndarray] = field(default_factory=list)
+    inversions: list[np.ndarray] = field(default_factory=list)
+
+
 #: What may differ among the frames of an object, the code of a refusal for it, and the value.
 _DIFFERENCES: tuple[tuple[str, str, Callable[[_Frame], object]], ...] = (
     ("stack", "SEVERAL_STACKS", lambda frame: (frame.direction, frame.stack)),
     ("kind of image", "SEVERAL_VOLUMES", lambda frame: frame.kind),
-    ("echo time", "SEVERAL_ECHOES", lambda frame: frame.echo_ms),
-    ("inversion time", "SEVERAL_VOLUMES", lambda frame: frame.inversion_ms),
+    ("echo time", "SEVERAL_ECHOES", lambda frame: frame.echo),
+    ("inversion time", "SEVERAL_VOLUMES", lambda frame: frame.inversion),
     ("b-value", "SEVERAL_VOLUMES", lambda frame: frame.b_value),
     ("time point", "SEVERAL_VOLUMES", lambda frame: frame.dimensions),
 )
@@ -111,15 +123,14 @@ def _frames_of(header: Dataset) -> _Frames:
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     pointers = [item.get("DimensionIndexPointer") for item in header.get("DimensionIndexSequence") or []]
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
-    directions: list[np.ndarray] = []
-    return tuple(
-        _frame(number, shared, own, pointers, directions) for number, own in enumerate(per_frame, start=1)
-    )
+    known = _Known()
+    frames = tuple(_frame(number, shared, own, pointers, known) for number, own in enumerate(per_frame, 1))
+    if len({frame.stack for frame in frames}) == len(frames):  # counted, not named
+        frames = tuple(replace(frame, stack="") for frame in frames)
+    return frames
 
 
-def _frame(
-    number: int, shared: Dataset, own: Dataset, pointers: Sequence[object], directions: list[np.ndarray]
-) -> _Frame:
+def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object], known: _Known) -> _Frame:
     def group(name: str) -> Dataset:
         for groups in (own, shared):
             if groups.get(name):
@@ -135,11 +146,11 @@ def _frame(
         offset = float(np.cross(orientation[:3], orientation[3:]) @ position)
     return _Frame(
         number=number,
-        direction=None if orientation is None else _direction(orientation, directions),
+        direction=_number_of(orientation, known.directions, SAME_COSINES, 0.0),
         stack=str(content.get("StackID") or ""),
         kind=(str(kind.get("ComplexImageComponent") or ""), *map(str, _parts(kind.get("FrameType")))),
-        echo_ms=str(group("MREchoSequence").get("EffectiveEchoTime")),
-        inversion_ms=str(group("MRModifierSequence").get("InversionTimes")),
+        echo=_time_of(group("MREchoSequence").get("EffectiveEchoTime"), known.echoes),
+        inversion=_time_of(group("MRModifierSequence").get("InversionTimes"), known.inversions),
         b_value=str(group("MRDiffusionSequence").get("DiffusionBValue")),
         dimensions=(
             content.get("TemporalPositionIndex"),
@@ -154,12 +165,19 @@ def _frame(
     )
 
 
-def _direction(orientation: np.ndarray, known: list[np.ndarray]) -> int:
-    """Return which of the known directions this is; a new one is added to them."""
+def _time_of(value: object, known: list[np.ndarray]) -> int | None:
+    parts = _parts(value)
+    return _number_of(_numbers(parts, len(parts)) if parts else None, known, 0.0, SAME_TIME_WITHIN)
+
+
+def _number_of(value: np.ndarray | None, known: list[np.ndarray], within: float, share: float) -> int | None:
+    """Return which of the known values this is; a new one is added to them."""
+    if value is None:
+        return None
     for index, one in enumerate(known):
-        if np.abs(one - orientation).max() < SAME_COSINES:
+        if one.shape == value.shape and (np.abs(one - value) <= within + share * np.abs(one)).all():
             return index
-    known.append(orientation)
+    known.append(value)
     return len(known) - 1
 
 
@@ -179,19 +197,13 @@ def _numbers(value: object, count: int) -> np.ndarray | None:
 
 
 def _volumes(frames: _Frames) -> list[_Frames]:
-    """Return the frames by volume.
-
-    Direction and kind of image part volumes. What else differs parts them only where together they are no
-    regular one, and what a scanner counts beside it only frames at one place.
-    """
-    volumes: list[_Frames] = []
-    for part in _by(frames, lambda frame: (frame.direction, frame.kind)):
-        if _is_regular(part):
-            volumes.append(part)
-            continue
-        for volume in _by(part, lambda frame: tuple(value(frame) for _, _, value in _DIFFERENCES[:-1])):
-            volumes += _by(volume, lambda frame: frame.dimensions) if _repeats(volume) else [volume]
-    return volumes
+    """Return the frames by volume. What a scanner counts beside them parts only frames at one place."""
+    parted = list(_by(frames, lambda frame: tuple(value(frame) for _, _, value in _DIFFERENCES[:-1])))
+    return [
+        volume
+        for part in parted
+        for volume in (_by(part, lambda frame: frame.dimensions) if _repeats(part) else [part])
+    ]
 
 
 def _by(frames: _Frames, key: Callable[[_Frame], object]) -> Iterator[_Frames]:
@@ -199,14 +211,6 @@ def _by(frames: _Frames, key: Callable[[_Frame], object]) -> Iterator[_Frames]:
     for frame in frames:
         found.setdefault(key(frame), []).append(frame)
     return map(tuple, found.values())
-
-
-def _is_regular(frames: _Frames) -> bool:
-    steps = np.diff(_offsets(frames))
-    if not len(steps) or len(steps) + 1 < len(frames):
-        return False
-    usual = float(np.median(steps))
-    return usual > SAME_POSITION_MM and bool((np.abs(steps - usual) <= REGULAR_WITHIN * usual).all())
 
 
 def _repeats(frames: _Frames) -> bool:
