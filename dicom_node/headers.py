@@ -217,7 +217,7 @@ def of_dataset(dataset: Dataset) -> Header:
         values["positions_mm"] = ((position[0], position[1], position[2]),)
     if values["sop_class_uid"] in MULTIFRAME_MR:
         values.update(_functional_groups(dataset))
-    values["contrast_given"] = bool(values.get("contrast_given")) or says_contrast(values["contrast_agent"])
+    values["contrast_given"] = bool(values.get("contrast_given")) or _contrast_given(dataset)
     if values["modality"] == "MR":
         values["pixel_problem"] = pixel_problem(dataset)
         if not values["pixel_problem"]:
@@ -246,28 +246,30 @@ def _image_type(dataset: Dataset) -> tuple[str, ...]:
     return ("ORIGINAL", *kinds[1:])
 
 
-#: Values of Contrast/Bolus Agent that say that none was given.
+#: First words of Contrast/Bolus Agent that say that none was given.
 _NO_AGENT = {
-    "",
-    "NONE",
-    "NO",
-    "0",
-    "-",
-    "N",
-    "N/A",
-    "NA",
-    "NIL",
-    "KEIN",
-    "KEINE",
-    "AUCUN",
-    "NESSUNO",
-    "WITHOUT",
+    *("", "NONE", "NO", "NON", "NOT", "NOCONTRAST", "0", "-", "N", "N/A", "NA", "NIL", "KEIN"),
+    *("KEINE", "AUCUN", "AUCUNE", "NESSUNO", "WITHOUT", "W/O", "WO", "OHNE", "SANS", "SIN", "SENZA"),
+    *("NATIVE", "NATIV", "NATIF", "UNENHANCED", "PRE"),
 }
 
 
 def says_contrast(agent: str) -> bool:
     """Return whether a value of Contrast/Bolus Agent names an agent."""
-    return agent.strip().upper() not in _NO_AGENT
+    return bool(agent.strip()) and agent.upper().split()[0].strip(".,;:()") not in _NO_AGENT
+
+
+def _contrast_given(dataset: Dataset) -> bool:
+    """Return whether the Contrast/Bolus module says that an image was acquired after contrast agent.
+
+    Its start time tells, where it is there: some scanners name the agent in images before it, too.
+    """
+    started, acquired = _text(dataset, "ContrastBolusStartTime"), _text(dataset, "AcquisitionTime")
+    if len(started) >= 6 and len(acquired) >= 6:
+        return acquired >= started
+    return says_contrast(_text(dataset, "ContrastBolusAgent")) or any(
+        (_number(dataset, keyword) or 0) > 0 for keyword in ("ContrastBolusVolume", "ContrastBolusTotalDose")
+    )
 
 
 def pixel_problem(dataset: Dataset) -> str:

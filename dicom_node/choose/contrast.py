@@ -73,7 +73,10 @@ def by_time(verdicts: Mapping[str, Verdict], all_series: list[Series]) -> dict[s
     for series in all_series:
         verdict = verdicts[series.uid]
         after = _after(series, all_series, verdicts)
-        if verdict.role == Role.T1W and after:
+        if verdict.role == Role.T1W and after and _says_native(series):
+            why = f"called native, but acquired after {after}: contrast agent is still there"
+            changed[series.uid] = Verdict(Role.UNKNOWN, (*verdict.why, why))
+        elif verdict.role == Role.T1W and after:
             why = f"acquired after {after}: contrast is still there"
             changed[series.uid] = Verdict(Role.T1C, (*verdict.why, why))
         if (

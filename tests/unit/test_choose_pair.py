@@ -338,6 +338,14 @@ def test_a_finer_t1w_of_unknown_time_asks_a_person() -> None:
     assert "before or after contrast" in choice.reason
 
 
+def test_a_series_called_native_that_was_acquired_after_a_post_contrast_t1_is_unclear() -> None:
+    native = series("T1 tra nativ", uid="1.8", acquired=at(40), **T1_SE)
+
+    choice = choose(native, FLAIR, POST, situation=QUIET)
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "CONTRAST_UNCLEAR")
+
+
 def test_an_agent_on_a_native_series_is_unclear_and_said_so() -> None:
     both = series("T1 nativ", uid="1.1", **T1_SE, **GADOLINIUM)
 

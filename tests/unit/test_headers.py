@@ -156,14 +156,31 @@ def test_the_values_of_compressed_pixels_are_not_counted(tmp_path: Path) -> None
     assert header.pixel_problem == "" and header.distinct_values is None
 
 
-@pytest.mark.parametrize("value", ["", "NONE", "No", "0", "-", "n/a", "kein", " "])
+@pytest.mark.parametrize(
+    "value",
+    ["", "NONE", "No", "0", "-", "n/a", "kein", " ", "No contrast", "(none)", "without Gd", "0 ml", "sans"],
+)
 def test_an_agent_of_that_name_is_none(value: str) -> None:
     assert not says_contrast(value)
 
 
-@pytest.mark.parametrize("value", ["GADOVIST", "Gd-DTPA", "yes", "15 ml Dotarem", "Contrast"])
+@pytest.mark.parametrize("value", ["GADOVIST", "Gd-DTPA", "yes", "15 ml Dotarem", "Contrast", "0.1 mmol/kg"])
 def test_an_agent_of_that_name_was_given(value: str) -> None:
     assert says_contrast(value)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "given"),
+    [
+        ({"ContrastBolusAgent": "GADOVIST", "ContrastBolusStartTime": "094500"}, False),
+        ({"ContrastBolusAgent": "GADOVIST", "ContrastBolusStartTime": "093500"}, True),
+        ({"ContrastBolusAgent": "", "ContrastBolusVolume": "7.5"}, True),
+        ({"ContrastBolusAgent": "", "ContrastBolusVolume": "0"}, False),
+    ],
+    ids=["before the bolus", "after it", "a volume", "no volume"],
+)
+def test_start_and_volume_of_the_bolus_count(tmp_path: Path, attributes: dict[str, str], given: bool) -> None:
+    assert read(one(**attributes), tmp_path).contrast_given is given
 
 
 def test_the_agent_of_a_file_counts(tmp_path: Path) -> None:
