@@ -69,35 +69,23 @@ def by_time(verdicts: Mapping[str, Verdict], all_series: list[Series]) -> dict[s
     An injection shows in a post-contrast T1, in any other series that names an agent, and in a perfusion. A
     FLAIR after it remains one, and says so.
     """
+    injected = {s.uid: what for s in all_series if (what := _of_injection(s, verdicts[s.uid]))}
+    times = {series.uid: begun(series) for series in all_series}
+    first = min(((time, what) for uid, what in injected.items() if (time := times[uid])), default=None)
     changed = dict(verdicts)
     for series in all_series:
-        verdict = verdicts[series.uid]
-        after = _after(series, all_series, verdicts)
+        verdict, began = verdicts[series.uid], times[series.uid]
+        after = first[1] if first and began is not None and began > first[0] else ""
         if verdict.role == Role.T1W and after and _says_native(series):
             why = f"called native, but acquired after {after}: contrast agent is still there"
             changed[series.uid] = Verdict(Role.UNKNOWN, (*verdict.why, why))
         elif verdict.role == Role.T1W and after:
             why = f"acquired after {after}: contrast is still there"
             changed[series.uid] = Verdict(Role.T1C, (*verdict.why, why))
-        if (
-            verdict.role == Role.FLAIR
-            and LATE not in verdict.why
-            and (after or _of_injection(series, verdict))
-        ):
+        is_late = verdict.role == Role.FLAIR and bool(after or series.uid in injected)
+        if is_late and LATE not in verdict.why:
             changed[series.uid] = Verdict(Role.FLAIR, (*verdict.why, LATE))
     return changed
-
-
-def _after(series: Series, all_series: list[Series], verdicts: Mapping[str, Verdict]) -> str:
-    """Return what shows that contrast agent was given before a series began, "" where nothing does."""
-    began = begun(series)
-    injected = [
-        (time, what)
-        for other in all_series
-        if (what := _of_injection(other, verdicts[other.uid])) and (time := begun(other)) is not None
-    ]
-    first = min(injected, default=None)
-    return first[1] if first and began is not None and began > first[0] else ""
 
 
 def _of_injection(series: Series, verdict: Verdict) -> str:
