@@ -12,7 +12,7 @@ from dicom_node.choose.candidates import Candidate, Growth, best
 from dicom_node.choose.enhancement import LOOKS_SO_FROM, Glance
 from dicom_node.choose.pixels import Look
 from dicom_node.choose.roles import LATE, UNTOLD, Role, classify
-from dicom_node.choose.series import Series
+from dicom_node.choose.series import SHEARED_FROM_MM, Series
 
 #: Fewer planes than this do not cover a brain.
 FEWEST_SLICES = 10
@@ -310,12 +310,24 @@ def _flaw(series: Series, growth: Growth) -> tuple[str, str] | None:
     several = next((header for header in series.headers if header.several_code), None)
     if several:
         return several.several_code, f"Series {series.title}: {several.several_volumes}"
+    frames_of_reference = {header.frame_of_reference for header in series.headers}
+    if len(frames_of_reference) > 1:
+        count = len(frames_of_reference)
+        return "MIXED_SERIES", f"Series {series.title}: its images lie in {count} frames of reference."
+    if not series.has_positions:
+        return "NO_POSITION", f"Series {series.title}: its images do not say where they lie in the patient."
     if series.gaps:
         return "SLICE_MISSING", f"Series {series.title}: {series.gaps[0].sentence()}."
     if not series.is_uniform:
         return (
             "MIXED_GEOMETRY",
             f"Series {series.title}: its images differ in orientation or matrix, or say neither.",
+        )
+    if series.drift_mm > SHEARED_FROM_MM:
+        return (
+            "SHEARED_STACK",
+            f"Series {series.title}: its slices are shifted sideways against each other by up to "
+            f"{series.drift_mm:.1f} mm (like a tilted gantry).",
         )
     if series.slices < FEWEST_SLICES:
         return (

@@ -20,6 +20,8 @@ REGULAR_WITHIN = 0.12
 GAP_FROM = 1.6
 #: Direction cosines of one stack agree to this.
 SAME_COSINES = 1e-3
+#: Slices that drift sideways by more than this make no rectangular volume, mm.
+SHEARED_FROM_MM = 1.0
 #: A stack that is shorter than this shows a part of the head: sella, orbits, inner ears, hippocampi, mm.
 BRAIN_FROM_MM = 90.0
 #: A segmentation has no more values than this; a slice of a head, at 8 bit, from 150 on (lgg).
@@ -129,6 +131,20 @@ class Series:
             return False
         steps = np.diff([offset for offset, _ in self.offsets_mm])
         return bool(np.all(np.abs(steps - usual) <= REGULAR_WITHIN * usual))
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether each plane says where it lies."""
+        return all(len(header.positions_mm) == header.frames for header in self.headers)
+
+    @cached_property
+    def drift_mm(self) -> float:
+        """How far the planes are shifted sideways against each other, as under a tilted gantry, mm."""
+        positions = np.array([position for header in self.headers for position in header.positions_mm])
+        if self.normal is None or not len(positions):
+            return 0.0
+        away = positions - positions[0]
+        return float(np.linalg.norm(away - np.outer(away @ self.normal, self.normal), axis=1).max())
 
     @cached_property
     def is_uniform(self) -> bool:

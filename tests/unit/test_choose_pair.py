@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ from scans import (
 from dicom_node.choose import Choice, Role, Series, choose_pair, group
 from dicom_node.choose.candidates import Growth
 from dicom_node.choose.pair import Decision, Situation
+from dicom_node.headers import Header
 
 JUST_ARRIVED = Situation(quiet=False, expired=False)
 QUIET = Situation(quiet=True, expired=False)
@@ -229,6 +231,36 @@ def test_a_series_that_cannot_be_used_says_why(values: dict[str, Any], code: str
 
     assert choice.code == code
     assert words in choice.reason
+
+
+def tilted(header: Header, mm: float) -> Header:
+    (x, y, z), number = header.positions_mm[0], header.instance_number or 0
+    return replace(header, positions_mm=((x, y + mm * number, z),))
+
+
+@pytest.mark.parametrize(
+    ("edit", "code", "words"),
+    [
+        (lambda h: tilted(h, 0.5), "SHEARED_STACK", "by up to 9.5 mm (like a tilted gantry)"),
+        (lambda h: replace(h, positions_mm=()), "NO_POSITION", "do not say where they lie"),
+        (
+            lambda h: replace(h, frame_of_reference=f"1.{(h.instance_number or 0) % 2}"),
+            "MIXED_SERIES",
+            "lie in 2 frames of reference",
+        ),
+    ],
+    ids=["tilted", "no place", "two frames of reference"],
+)
+def test_a_series_that_makes_no_volume_is_named_and_another_one_taken(
+    edit: Callable[[Header], Header], code: str, words: str
+) -> None:
+    flawed = Series("1.1", tuple(edit(header) for header in T1.headers))
+    other = series("T1 sag", uid="1.8", cosines=SAGITTAL, slices=24, acquired=at(1), **T1_SE)
+
+    alone = choose(flawed, FLAIR)
+
+    assert alone.code == code and words in alone.reason
+    assert choose(flawed, other, FLAIR).chosen["T1W"] == "1.8"
 
 
 def test_a_series_with_two_images_at_one_place_is_irregular() -> None:
