@@ -303,14 +303,15 @@ def pixel_problem(dataset: Dataset) -> str:
 def _distinct_values(dataset: Dataset) -> int | None:
     """Return how many different values the pixels have, None where they would have to be decoded for it.
 
-    Compressed ones are, where they are as small as those of a mask.
+    Those compressed without loss are, where they are as small as a mask.
     """
     syntax = UID(str(getattr(dataset.file_meta, "TransferSyntaxUID", "")))
     if not syntax.is_transfer_syntax:
         return None
     if syntax.is_compressed and not syntax.is_deflated:
         frames = max(1, _integer(dataset, "NumberOfFrames") or 1)
-        if 8 * len(dataset.PixelData) > _MASK_BITS * frames * int(dataset.Rows) * int(dataset.Columns):
+        small = 8 * len(dataset.PixelData) <= _MASK_BITS * frames * int(dataset.Rows) * int(dataset.Columns)
+        if not small or _text(dataset, "LossyImageCompression") == "01":
             return None
         try:
             return max(map(_count, decoded(dataset, range(frames))))
