@@ -58,7 +58,7 @@ def by_label(verdicts: Mapping[str, Verdict], all_series: list[Series]) -> dict[
             )
         ]
         if others:
-            why = f"{AGENT}, but so does that of series {others[0].title}: it may have been typed in before"
+            why = f"{AGENT}, as that of series {others[0].title} does: it may have been typed in before"
             changed[series.uid] = Verdict(Role.UNKNOWN, (*verdict.why, why))
     return changed
 
@@ -77,7 +77,7 @@ def by_time(verdicts: Mapping[str, Verdict], all_series: list[Series]) -> dict[s
         verdict, began = verdicts[series.uid], times[series.uid]
         after = first[1] if first and began is not None and began > first[0] else ""
         if verdict.role == Role.T1W and after and _says_native(series):
-            why = f"called native, but acquired after {after}: contrast agent is still there"
+            why = f"it was acquired after {after}, though called native: contrast agent is still there"
             changed[series.uid] = Verdict(Role.UNKNOWN, (*verdict.why, why))
         elif verdict.role == Role.T1W and after:
             why = f"acquired after {after}: contrast is still there"
