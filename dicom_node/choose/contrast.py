@@ -99,7 +99,8 @@ def _of_injection(series: Series, verdict: Verdict) -> str:
     said = words.tokens(series.first.series_description)
     if words.mentions(said, words.WITH_BOLUS) or _is_bolus_tracking(series, said):
         return f"series {series.title}, a perfusion with contrast agent"
-    if words.contrast_of(said):
+    # after a task, not after an injection: "bold post"
+    if words.contrast_of(said) and "EP" not in series.first.scanning_sequence:
         return f"series {series.title}, whose description says that contrast was given"
     return ""
 

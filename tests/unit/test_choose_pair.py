@@ -449,6 +449,13 @@ def test_a_series_called_post_contrast_is_an_injection_whatever_it_shows() -> No
     assert roles(choose(T1, later, FLAIR, swi))["1.8"] == Role.T1C
 
 
+def test_a_functional_series_after_a_task_is_no_injection() -> None:
+    bold = series("bold post", uid="1.9", acquired=at(1), te_ms=30.0, scanning_sequence=("EP", "GR"))
+    later = series("T1 sag", uid="1.8", cosines=SAGITTAL, slices=24, acquired=at(2), **T1_SE)
+
+    assert roles(choose(T1, later, FLAIR, bold))["1.8"] == Role.T1W
+
+
 @pytest.mark.parametrize(
     "late",
     [
