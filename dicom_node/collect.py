@@ -17,7 +17,7 @@ from dicom_node import headers
 from dicom_node.choose import Choice, choose_pair, group
 from dicom_node.choose.enhancement import glance_into
 from dicom_node.choose.pair import Decision, Situation
-from dicom_node.choose.pixels import look_into
+from dicom_node.choose.pixels import files_to_see, look_into
 from dicom_node.completeness import by_the_count, growths, transfers
 from dicom_node.errors import IllegalTransition
 from dicom_node.headers import Header
@@ -286,12 +286,9 @@ class Collector:
             look_again = job.last_arrival + (quiet_s if not quiet else wait_s)
         return choice, max(look_again, now + _LOOK_EVERY_S)
 
-    def _files(self, rows: list[tuple[str, dict[str, Any]]]) -> dict[str, list[Path]]:
-        """Return the files of each series UID of a study."""
-        files: dict[str, list[Path]] = {}
-        for path, values in rows:
-            files.setdefault(values["series_uid"], []).append(self._spool.root / path)
-        return files
+    def _files(self, rows: list[tuple[str, dict[str, Any]]]) -> dict[str, tuple[Path, ...]]:
+        """Return the files of each series UID of a study that are looked at."""
+        return files_to_see((self._spool.root / path, Header.from_json(values)) for path, values in rows)
 
     def _complete(self, job: JobRow, choice: Choice, rule: Rule) -> None:
         inputs = self._ledger.series_paths(job.study_uid, choice.chosen)

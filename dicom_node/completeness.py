@@ -8,7 +8,9 @@ as many images are here as the sender holds (C-FIND) or the scanner counted (Ima
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from dicom_node.choose.candidates import Growth
 from dicom_node.choose.pair import FEWEST_SLICES, Choice, Decision
@@ -35,6 +37,8 @@ class Transfer:
     came_at_once: bool
     #: When the last new instance came.
     last_arrival: float
+    #: What each released association brought, as SOP Instance UIDs.
+    released: tuple[frozenset[str], ...] = field(default=(), compare=False)
 
 
 def transfers(
@@ -55,13 +59,16 @@ def transfers(
     found = {}
     for uid, by_association in brought.items():
         everything = set().union(*by_association.values())
+        released = tuple(
+            frozenset(instances)
+            for number, instances in by_association.items()
+            if associations[number].ending == Ending.RELEASED
+        )
         found[uid] = Transfer(
             is_open=any(associations[one.association_id].closed is None for one in new[uid]),
-            came_at_once=any(
-                associations[number].ending == Ending.RELEASED and instances == everything
-                for number, instances in by_association.items()
-            ),
+            came_at_once=everything in released,
             last_arrival=max(one.at for one in new[uid]),
+            released=released,
         )
     return found
 
@@ -97,7 +104,8 @@ def growth_of(
         return Growth.GROWING
     all_held = held is not None and inquiry is not None and inquiry.asked - transfer.last_arrival >= SETTLED_S
     settled = now - transfer.last_arrival >= SETTLED_S
-    if not (transfer.came_at_once or all_held or (settled and _all_counted(series))):
+    came = transfer.came_at_once or _both_ends_at_once(series, transfer)
+    if not (came or all_held or (settled and _all_counted(series))):
         return Growth.GROWING
     if series.gaps:
         return Growth.GAP
@@ -113,6 +121,14 @@ def growth_of(
         and not fewer_than_counted(series)
     )
     return Growth.WHOLE if evident else Growth.GROWING
+
+
+def _both_ends_at_once(series: Series, transfer: Transfer) -> bool:
+    """Whether one released association brought the first and the last slice: others only filled its holes."""
+    if series.normal is None or not series.has_positions:
+        return False
+    along = [(float(np.dot(h.positions_mm[0], series.normal)), h.sop_instance_uid) for h in series.headers]
+    return any({min(along)[1], max(along)[1]} <= brought for brought in transfer.released)
 
 
 def _all_counted(series: Series) -> bool:

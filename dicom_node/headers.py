@@ -5,21 +5,22 @@ Everything behind this module works on `Header`, never on files.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import config, dcmread
+from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import UID, RLELossless
 
+from dicom_node.elements import integer, number, numbers, text, texts, value
 from dicom_node.errors import NodeError
+from dicom_node.functional_groups import functional_groups, with_unassigned
 from synthesis.job import MANUFACTURER
-from synthesis.stacks import Choice, chosen_frames
 
 CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
@@ -29,13 +30,8 @@ MULTIFRAME_MR = {ENHANCED_MR, LEGACY_ENHANCED_MR}
 #: At most this many pixels are looked at to count distinct values (a mask has two).
 _PIXELS_SAMPLED = 65536
 _MOST_DISTINCT = 256
-#: Siemens XA says in a private Image Type of each frame how it was corrected: group, creator, elements.
-_SIEMENS_GROUP, _SIEMENS_CREATOR, _SIEMENS_FRAME, _SIEMENS_IMAGE_TYPE = (
-    0x0021,
-    "SIEMENS MR SDI 02",
-    0xFE,
-    0x75,
-)
+#: Compressed without loss, a mask takes 0.02 to 0.5 bits a pixel, a slice through a head from 1.8 on (lgg).
+_MASK_BITS = 1.0
 
 
 class Unreadable(NodeError):
@@ -105,7 +101,7 @@ class Header:
     several_code: str = ""
     #: Sentence: why its pixels cannot be used; empty when they can, as far as the header tells.
     pixel_problem: str = ""
-    #: Distinct pixel values (at most 256), None where the pixels are compressed.
+    #: Distinct pixel values (at most 256), None where the pixels are compressed and too many for a mask.
     distinct_values: int | None = None
 
     def rule_facts(self) -> dict[str, str]:
@@ -154,62 +150,64 @@ def read(path: Path) -> Header:
 def of_dataset(dataset: Dataset) -> Header:
     """Return the header of a data set; raises `Unreadable` when it has no study, series or instance UID."""
     uids = {
-        keyword: _text(dataset, keyword)
+        keyword: text(dataset, keyword)
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
     }
     missing = [keyword for keyword, value in uids.items() if not value]
     if missing:
         raise Unreadable(f"An instance has no {missing[0]}.")
+    if text(dataset, "SOPClassUID") == LEGACY_ENHANCED_MR:
+        dataset = with_unassigned(dataset)
     values: dict[str, Any] = {
         "study_uid": uids["StudyInstanceUID"],
         "series_uid": uids["SeriesInstanceUID"],
         "sop_instance_uid": uids["SOPInstanceUID"],
-        "sop_class_uid": _text(dataset, "SOPClassUID"),
-        "modality": _text(dataset, "Modality"),
+        "sop_class_uid": text(dataset, "SOPClassUID"),
+        "modality": text(dataset, "Modality"),
         "image_type": _image_type(dataset),
-        "study_description": _text(dataset, "StudyDescription"),
-        "series_description": _text(dataset, "SeriesDescription"),
-        "protocol_name": _text(dataset, "ProtocolName"),
-        "sequence_name": _text(dataset, "SequenceName") or _text(dataset, "PulseSequenceName"),
-        "series_number": _integer(dataset, "SeriesNumber"),
-        "instance_number": _integer(dataset, "InstanceNumber"),
-        "acquisition_number": _integer(dataset, "AcquisitionNumber"),
-        "images_in_acquisition": _integer(dataset, "ImagesInAcquisition"),
-        "parts": _integer(dataset, "InConcatenationTotalNumber"),
-        "body_part": _text(dataset, "BodyPartExamined").upper(),
-        "institution": _text(dataset, "InstitutionName"),
-        "station": _text(dataset, "StationName"),
-        "manufacturer": _text(dataset, "Manufacturer"),
-        "device_uid": _text(dataset, "DeviceUID"),
-        "synthetic": _text(dataset, "SyntheticData").upper() == "YES"
-        or _text(dataset, "Manufacturer") == MANUFACTURER,
-        "scanning_sequence": _texts(dataset, "ScanningSequence"),
-        "sequence_variant": _texts(dataset, "SequenceVariant"),
-        "acquisition_type": _text(dataset, "MRAcquisitionType"),
-        "acquisition_contrast": _text(dataset, "AcquisitionContrast").upper(),
-        "complex_component": _text(dataset, "ComplexImageComponent").upper(),
-        "tr_ms": _number(dataset, "RepetitionTime"),
-        "te_ms": _number(dataset, "EchoTime"),
-        "ti_ms": _number(dataset, "InversionTime"),
-        "flip_deg": _number(dataset, "FlipAngle"),
-        "echo_train": _integer(dataset, "EchoTrainLength"),
-        "b_value": _number(dataset, "DiffusionBValue"),
-        "angio": _text(dataset, "AngioFlag").upper() == "Y",
-        "contrast_agent": _text(dataset, "ContrastBolusAgent"),
+        "study_description": text(dataset, "StudyDescription"),
+        "series_description": text(dataset, "SeriesDescription"),
+        "protocol_name": text(dataset, "ProtocolName"),
+        "sequence_name": text(dataset, "SequenceName") or text(dataset, "PulseSequenceName"),
+        "series_number": integer(dataset, "SeriesNumber"),
+        "instance_number": integer(dataset, "InstanceNumber"),
+        "acquisition_number": integer(dataset, "AcquisitionNumber"),
+        "images_in_acquisition": integer(dataset, "ImagesInAcquisition"),
+        "parts": integer(dataset, "InConcatenationTotalNumber"),
+        "body_part": text(dataset, "BodyPartExamined").upper(),
+        "institution": text(dataset, "InstitutionName"),
+        "station": text(dataset, "StationName"),
+        "manufacturer": text(dataset, "Manufacturer"),
+        "device_uid": text(dataset, "DeviceUID"),
+        "synthetic": text(dataset, "SyntheticData").upper() == "YES"
+        or text(dataset, "Manufacturer") == MANUFACTURER,
+        "scanning_sequence": texts(dataset, "ScanningSequence"),
+        "sequence_variant": texts(dataset, "SequenceVariant"),
+        "acquisition_type": text(dataset, "MRAcquisitionType"),
+        "acquisition_contrast": text(dataset, "AcquisitionContrast").upper(),
+        "complex_component": text(dataset, "ComplexImageComponent").upper(),
+        "tr_ms": number(dataset, "RepetitionTime"),
+        "te_ms": number(dataset, "EchoTime"),
+        "ti_ms": number(dataset, "InversionTime"),
+        "flip_deg": number(dataset, "FlipAngle"),
+        "echo_train": integer(dataset, "EchoTrainLength"),
+        "b_value": number(dataset, "DiffusionBValue"),
+        "angio": text(dataset, "AngioFlag").upper() == "Y",
+        "contrast_agent": text(dataset, "ContrastBolusAgent"),
         "acquired": _acquired(dataset),
-        "frame_of_reference": _text(dataset, "FrameOfReferenceUID"),
-        "rows": _integer(dataset, "Rows"),
-        "columns": _integer(dataset, "Columns"),
-        "spacing_mm": _numbers(dataset, "PixelSpacing"),
-        "orientation": _numbers(dataset, "ImageOrientationPatient"),
-        "frames": max(1, _integer(dataset, "NumberOfFrames") or 1),
+        "frame_of_reference": text(dataset, "FrameOfReferenceUID"),
+        "rows": integer(dataset, "Rows"),
+        "columns": integer(dataset, "Columns"),
+        "spacing_mm": numbers(dataset, "PixelSpacing"),
+        "orientation": numbers(dataset, "ImageOrientationPatient"),
+        "frames": max(1, integer(dataset, "NumberOfFrames") or 1),
     }
-    position = _numbers(dataset, "ImagePositionPatient")
+    position = numbers(dataset, "ImagePositionPatient")
     if len(position) == 3:
         values["positions_mm"] = ((position[0], position[1], position[2]),)
     if values["sop_class_uid"] in MULTIFRAME_MR:
-        values.update(_functional_groups(dataset))
-    values["contrast_given"] = bool(values.get("contrast_given")) or says_contrast(values["contrast_agent"])
+        values.update(functional_groups(dataset))
+    values["contrast_given"] = bool(values.get("contrast_given")) or _contrast_given(dataset)
     if values["modality"] == "MR":
         values["pixel_problem"] = pixel_problem(dataset)
         if not values["pixel_problem"]:
@@ -227,39 +225,41 @@ def _image_type(dataset: Dataset) -> tuple[str, ...]:
 
     Whoever compresses an image with loss may call it DERIVED (PS3.3 C.7.6.1.1.2); it still shows the same.
     """
-    kinds = _texts(dataset, "ImageType")
-    if kinds[:2] != ("DERIVED", "PRIMARY") or _text(dataset, "LossyImageCompression") != "01":
+    kinds = texts(dataset, "ImageType")
+    if kinds[:2] != ("DERIVED", "PRIMARY") or text(dataset, "LossyImageCompression") != "01":
         return kinds
-    codes = {_text(item, "CodeValue") for item in _value(dataset, "DerivationCodeSequence") or ()}
-    text = _text(dataset, "DerivationDescription").lower()
-    other_reason = text and not codes and not any(word in text for word in _SAYS_COMPRESSION)
+    codes = {text(item, "CodeValue") for item in value(dataset, "DerivationCodeSequence") or ()}
+    said = text(dataset, "DerivationDescription").lower()
+    other_reason = said and not codes and not any(word in said for word in _SAYS_COMPRESSION)
     if codes - {_LOSSY_COMPRESSION} or other_reason:
         return kinds
     return ("ORIGINAL", *kinds[1:])
 
 
-#: Values of Contrast/Bolus Agent that say that none was given.
+#: First words of Contrast/Bolus Agent that say that none was given.
 _NO_AGENT = {
-    "",
-    "NONE",
-    "NO",
-    "0",
-    "-",
-    "N",
-    "N/A",
-    "NA",
-    "NIL",
-    "KEIN",
-    "KEINE",
-    "AUCUN",
-    "NESSUNO",
-    "WITHOUT",
+    *("", "NONE", "NO", "NON", "NOT", "NOCONTRAST", "0", "-", "N", "N/A", "NA", "NIL", "KEIN"),
+    *("KEINE", "AUCUN", "AUCUNE", "NESSUNO", "WITHOUT", "W/O", "WO", "OHNE", "SANS", "SIN", "SENZA"),
+    *("NATIVE", "NATIV", "NATIF", "UNENHANCED", "PRE"),
 }
 
 
 def says_contrast(agent: str) -> bool:
     """Return whether a value of Contrast/Bolus Agent names an agent."""
-    return agent.strip().upper() not in _NO_AGENT
+    return bool(agent.strip()) and agent.upper().split()[0].strip(".,;:()") not in _NO_AGENT
+
+
+def _contrast_given(dataset: Dataset) -> bool:
+    """Return whether the Contrast/Bolus module says that an image was acquired after contrast agent.
+
+    Its start time tells, where it is there: some scanners name the agent in images before it, too.
+    """
+    started, acquired = text(dataset, "ContrastBolusStartTime"), text(dataset, "AcquisitionTime")
+    if len(started) >= 6 and len(acquired) >= 6:
+        return acquired >= started
+    return says_contrast(text(dataset, "ContrastBolusAgent")) or any(
+        (number(dataset, keyword) or 0) > 0 for keyword in ("ContrastBolusVolume", "ContrastBolusTotalDose")
+    )
 
 
 def pixel_problem(dataset: Dataset) -> str:
@@ -269,7 +269,7 @@ def pixel_problem(dataset: Dataset) -> str:
     missing = [
         keyword
         for keyword in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
-        if not _integer(dataset, keyword)
+        if not integer(dataset, keyword)
     ]
     if missing:
         return f"its header has no valid {missing[0]}"
@@ -280,7 +280,7 @@ def pixel_problem(dataset: Dataset) -> str:
         int(dataset.Rows)
         * int(dataset.Columns)
         * int(dataset.SamplesPerPixel)
-        * max(1, _integer(dataset, "NumberOfFrames") or 1)
+        * max(1, integer(dataset, "NumberOfFrames") or 1)
         * int(dataset.BitsAllocated)
         // 8
     )
@@ -291,150 +291,47 @@ def pixel_problem(dataset: Dataset) -> str:
 
 
 def _distinct_values(dataset: Dataset) -> int | None:
+    """Return how many different values the pixels have, None where they would have to be decoded for it.
+
+    Those compressed without loss are, where they are as small as a mask.
+    """
     syntax = UID(str(getattr(dataset.file_meta, "TransferSyntaxUID", "")))
-    if not syntax.is_transfer_syntax or (syntax.is_compressed and not syntax.is_deflated):
+    if not syntax.is_transfer_syntax:
         return None
+    if syntax.is_compressed and not syntax.is_deflated:
+        frames = max(1, integer(dataset, "NumberOfFrames") or 1)
+        small = 8 * len(dataset.PixelData) <= _MASK_BITS * frames * int(dataset.Rows) * int(dataset.Columns)
+        if not small or text(dataset, "LossyImageCompression") == "01":
+            return None
+        try:
+            return max(map(_count, decoded(dataset, range(frames))))
+        except Exception:  # whatever damaged pixels make a decoder raise: the worker refuses them by name
+            return None
     width = {8: np.uint8, 16: np.uint16, 32: np.uint32}.get(int(dataset.BitsAllocated))
     if width is None:
         return None
     raw = dataset.PixelData
-    values = np.frombuffer(raw, dtype=width, count=len(raw) // np.dtype(width).itemsize)
-    step = max(1, values.size // _PIXELS_SAMPLED)
-    return min(_MOST_DISTINCT, int(np.unique(values[::step]).size))
+    return _count(np.frombuffer(raw, dtype=width, count=len(raw) // np.dtype(width).itemsize))
 
 
-def _functional_groups(dataset: Dataset) -> dict[str, Any]:
-    """Return what Enhanced MR keeps in its functional groups (PS3.3 C.8.13.5): timing, plane, position."""
-    shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
-    choice = chosen_frames(dataset)
-    if choice.frames:
-        per_frame = [per_frame[number - 1] for number in choice.frames]
-    first = [*shared, *per_frame[:1]]
+def decoded(dataset: Dataset, frames: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yield these frames (from 0); raises what a decoder raises, but never what only a process could catch.
 
-    def item(groups: Iterable[Dataset], keyword: str) -> Dataset:
-        for group in groups:
-            sequence = group.get(keyword)
-            if sequence:
-                return sequence[0]  # type: ignore[no-any-return]
-        return Dataset()
-
-    timing = item(first, "MRTimingAndRelatedParametersSequence")
-    modifier = item(first, "MRModifierSequence")
-    measures = item(first, "PixelMeasuresSequence")
-    inversion = _numbers(modifier, "InversionTimes")
-    found: dict[str, Any] = {
-        "tr_ms": _number(timing, "RepetitionTime"),
-        "flip_deg": _number(timing, "FlipAngle"),
-        "echo_train": _integer(timing, "EchoTrainLength"),
-        "te_ms": _number(item(first, "MREchoSequence"), "EffectiveEchoTime"),
-        "ti_ms": inversion[0] if inversion else None,
-        "b_value": _number(item(first, "MRDiffusionSequence"), "DiffusionBValue"),
-        "spacing_mm": _numbers(measures, "PixelSpacing"),
-        "body_part": _text(dataset, "BodyPartExamined").upper()
-        or _anatomy(item(first, "FrameAnatomySequence")),
-    }
-    positions, orientations = [], []
-    for frame in per_frame:
-        groups = [frame, *shared]
-        position = _numbers(item(groups, "PlanePositionSequence"), "ImagePositionPatient")
-        orientation = _numbers(item(groups, "PlaneOrientationSequence"), "ImageOrientationPatient")
-        if len(position) == 3:
-            positions.append((position[0], position[1], position[2]))
-        if len(orientation) == 6:
-            orientations.append(tuple(round(cosine, 4) for cosine in orientation))
-    found["positions_mm"] = tuple(positions)
-    if orientations:
-        exact = _numbers(item([*shared, *per_frame], "PlaneOrientationSequence"), "ImageOrientationPatient")
-        found |= {"orientation": exact, "orientations": len(set(orientations))}
-    kinds = _texts(dataset, "ImageType")
-    found["image_type"] = (*kinds, *(kind for kind in _siemens_image_type(per_frame) if kind not in kinds))
-    if choice.sentence:
-        found |= _of_one_volume(choice, item([*per_frame[:1], *shared], "MRImageFrameTypeSequence"))
-    agents = dataset.get("ContrastBolusAgentSequence") or []
-    usage = item(first, "ContrastBolusUsageSequence")
-    found["contrast_given"] = bool(agents) and _text(usage, "ContrastBolusAgentAdministered").upper() != "NO"
-    return {key: value for key, value in found.items() if value not in (None, (), "")}
+    On a damaged RLE segment pylibjpeg, next in pydicom's order, panics.
+    """
+    strict = "pydicom" if dataset.file_meta.get("TransferSyntaxUID") == RLELossless else ""
+    yield from iter_pixels(dataset, indices=list(frames), decoding_plugin=strict)
 
 
-def _of_one_volume(choice: Choice, kind: Dataset) -> dict[str, Any]:
-    """Return what differs where an object holds several volumes: its own Image Type speaks of all of them."""
-    found: dict[str, Any] = {"several_volumes": choice.sentence, "several_code": choice.code}
-    if choice.frames:
-        found |= {
-            "chosen_frames": choice.frames,
-            "frames": len(choice.frames),
-            "image_type": _texts(kind, "FrameType"),
-            "complex_component": _text(kind, "ComplexImageComponent").upper(),
-            "acquisition_contrast": _text(kind, "AcquisitionContrast").upper(),
-        }
-    return found
-
-
-def _siemens_image_type(per_frame: Sequence[Dataset]) -> tuple[str, ...]:
-    try:
-        frame = per_frame[0].private_block(_SIEMENS_GROUP, _SIEMENS_CREATOR)[_SIEMENS_FRAME].value[0]
-        return tuple(frame.private_block(_SIEMENS_GROUP, _SIEMENS_CREATOR)[_SIEMENS_IMAGE_TYPE].value)
-    except (KeyError, IndexError, TypeError):
-        return ()
-
-
-def _anatomy(item: Dataset) -> str:
-    regions = item.get("AnatomicRegionSequence")
-    return _text(regions[0], "CodeMeaning").upper() if regions else ""
+def _count(values: np.ndarray) -> int:
+    flat = values.reshape(-1)
+    return min(_MOST_DISTINCT, int(np.unique(flat[:: max(1, flat.size // _PIXELS_SAMPLED)]).size))
 
 
 def _acquired(dataset: Dataset) -> str:
-    whole = _text(dataset, "AcquisitionDateTime")
+    whole = text(dataset, "AcquisitionDateTime")
     if whole:
         return whole[:21]
-    time = _text(dataset, "AcquisitionTime") or _text(dataset, "SeriesTime")
-    date = _text(dataset, "AcquisitionDate") or _text(dataset, "SeriesDate") or _text(dataset, "StudyDate")
+    time = text(dataset, "AcquisitionTime") or text(dataset, "SeriesTime")
+    date = text(dataset, "AcquisitionDate") or text(dataset, "SeriesDate") or text(dataset, "StudyDate")
     return f"{date}{time}" if time else ""
-
-
-def _value(dataset: Dataset, keyword: str) -> Any:
-    """Return a value, or None where it is absent or its bytes do not fit its VR."""
-    with config.disable_value_validation():
-        try:
-            return dataset.get(keyword)
-        except Exception:  # a malformed element must not hide the rest of the header
-            return None
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    value = _value(dataset, keyword)
-    if value is None:
-        return ""
-    first = value[0] if isinstance(value, list | tuple) and value else value
-    return str(first).strip() if not isinstance(first, bytes) else ""
-
-
-def _texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
-    value = _value(dataset, keyword)
-    if value is None or isinstance(value, bytes):
-        return ()
-    values = [value] if isinstance(value, str) else list(value)
-    return tuple(str(part).strip().upper() for part in values)
-
-
-def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    value = _value(dataset, keyword)
-    if value is None or value == "":
-        return ()
-    parts = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-    try:
-        numbers = tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
-        return ()
-    return numbers if all(map(math.isfinite, numbers)) else ()
-
-
-def _number(dataset: Dataset, keyword: str) -> float | None:
-    values = _numbers(dataset, keyword)
-    return values[0] if values else None
-
-
-def _integer(dataset: Dataset, keyword: str) -> int | None:
-    number = _number(dataset, keyword)
-    return None if number is None else int(number)

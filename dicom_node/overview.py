@@ -13,7 +13,7 @@ from dicom_node.broker import Broker, broker_url_in_use
 from dicom_node.choose import choose_pair, classify, group
 from dicom_node.choose.enhancement import glance_into
 from dicom_node.choose.pair import Situation
-from dicom_node.choose.pixels import look_into
+from dicom_node.choose.pixels import files_to_see, look_into
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
 from dicom_node.headers import Header
 from dicom_node.ledger import AT_PEER, NOT_AT_PEER, DeliveryState, JobRow, Ledger
@@ -175,7 +175,8 @@ def try_rules(
     if not folder.exists():
         raise NoSuchThing(f"There is no folder {folder}.")
     studies: dict[str, list[Header]] = {}
-    files: dict[str, list[Path]] = {}
+    files: list[tuple[Path, Header]] = []
+    known: set[str] = set()
     unreadable = 0
     for path in sorted([folder] if folder.is_file() else (p for p in folder.rglob("*") if p.is_file())):
         try:
@@ -183,10 +184,14 @@ def try_rules(
         except headers.Unreadable:
             unreadable += 1
             continue
+        if header.sop_instance_uid in known:
+            continue
+        known.add(header.sop_instance_uid)
         studies.setdefault(header.study_uid, []).append(header)
-        files.setdefault(header.series_uid, []).append(path)
+        files.append((path, header))
     if not studies:
         raise NoSuchThing(f"There is no readable DICOM image in {folder}.")
+    to_see = files_to_see(files)
     found = []
     for members in studies.values():
         first = members[0]
@@ -200,8 +205,8 @@ def try_rules(
         situation = Situation(
             unreadable=unreadable,
             if_contrast_given=rule.if_contrast_given if rule else "do",
-            look=look_into(files),
-            glance=glance_into(files),
+            look=look_into(to_see),
+            glance=glance_into(to_see),
         )
         explanation = choose_pair(group(members), situation).to_json(rule.name if rule else "")
         if rule is None:

@@ -28,6 +28,11 @@ COPIED_GROUPS = (
     "MRImagingModifierSequence",
     "FrameContentSequence",
 )
+#: What a conversion of classic images found no functional group for, under the tags of classic MR.
+UNASSIGNED_GROUPS = (
+    "UnassignedSharedConvertedAttributesSequence",
+    "UnassignedPerFrameConvertedAttributesSequence",
+)
 #: A frame's type goes into the classic Image Type.
 FRAME_TYPE_GROUP = "MRImageFrameTypeSequence"
 
@@ -74,6 +79,8 @@ def frame_headers(header: Dataset) -> list[Dataset]:
 
 def _frame_header(common: Dataset, shared: Dataset, own: Dataset) -> Dataset:
     flat = Dataset()
+    for group in _groups(shared, own, UNASSIGNED_GROUPS):
+        flat.update(group)
     flat.update(common)
     for group in _groups(shared, own, COPIED_GROUPS):
         for element in group:
@@ -91,8 +98,9 @@ def _frame_header(common: Dataset, shared: Dataset, own: Dataset) -> Dataset:
             if keyword in group:
                 _put(flat, keyword, group[keyword].value)
     _put_acquisition_time(flat)
-    _put(flat, "ScanningSequence", scanning_sequence(flat))
-    _put(flat, "SequenceVariant", sequence_variant(flat))
+    if "EchoPulseSequence" in flat or "ScanningSequence" not in flat:
+        _put(flat, "ScanningSequence", scanning_sequence(flat))
+        _put(flat, "SequenceVariant", sequence_variant(flat))
     return flat
 
 

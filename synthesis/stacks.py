@@ -6,8 +6,9 @@ worker both ask here, so that what is chosen by its header is what is read. Impo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset
@@ -21,6 +22,9 @@ ALIKE_WITHIN = 0.1
 MOST_NAMED = 3
 #: Two frames closer than this lie at one place.
 SAME_POSITION_MM = 0.01
+#: Cosines of one direction, and echo or inversion times of one volume (as a share), differ by less: scanners
+#: round each frame by itself, and invert each package of slices by itself.
+SAME_COSINES, SAME_TIME_WITHIN = 0.01, 0.05
 #: Components and values of Frame Type that no network was trained on, where an object holds others, too.
 _UNFIT = {
     *("PHASE", "REAL", "IMAGINARY", "P", "R", "I", "PHASE_MAP", "PHASE MAP", "PHASE CONTRAST"),
@@ -45,10 +49,13 @@ class Choice:
 @dataclass(frozen=True)
 class _Frame:
     number: int
-    stack: tuple[object, ...]
+    #: Which of the directions that occur its plane has; None where it does not say.
+    direction: int | None
+    stack: str
     kind: tuple[str, ...]
-    echo_ms: object
-    inversion_ms: object
+    #: Which of the echo and inversion times that occur it has.
+    echo: int | None
+    inversion: int | None
     b_value: object
     #: Where it stands along the dimensions that the scanner added: time, label and control, …
     dimensions: tuple[object, ...]
@@ -58,12 +65,22 @@ class _Frame:
 
 _Frames = tuple[_Frame, ...]
 
+
+@dataclass
+class _Known:
+    """Values that occur among the frames of an object."""
+
+    directions: list[np.ndarray] = field(default_factory=list)
+    echoes: list[np.ndarray] = field(default_factory=list)
+    inversions: list[np.ndarray] = field(default_factory=list)
+
+
 #: What may differ among the frames of an object, the code of a refusal for it, and the value.
 _DIFFERENCES: tuple[tuple[str, str, Callable[[_Frame], object]], ...] = (
-    ("stack", "SEVERAL_STACKS", lambda frame: frame.stack),
+    ("stack", "SEVERAL_STACKS", lambda frame: (frame.direction, frame.stack)),
     ("kind of image", "SEVERAL_VOLUMES", lambda frame: frame.kind),
-    ("echo time", "SEVERAL_ECHOES", lambda frame: frame.echo_ms),
-    ("inversion time", "SEVERAL_VOLUMES", lambda frame: frame.inversion_ms),
+    ("echo time", "SEVERAL_ECHOES", lambda frame: frame.echo),
+    ("inversion time", "SEVERAL_VOLUMES", lambda frame: frame.inversion),
     ("b-value", "SEVERAL_VOLUMES", lambda frame: frame.b_value),
     ("time point", "SEVERAL_VOLUMES", lambda frame: frame.dimensions),
 )
@@ -106,10 +123,14 @@ def _frames_of(header: Dataset) -> _Frames:
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     pointers = [item.get("DimensionIndexPointer") for item in header.get("DimensionIndexSequence") or []]
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
-    return tuple(_frame(number, shared, own, pointers) for number, own in enumerate(per_frame, start=1))
+    known = _Known()
+    frames = tuple(_frame(number, shared, own, pointers, known) for number, own in enumerate(per_frame, 1))
+    if len({frame.stack for frame in frames}) == len(frames):  # counted, not named
+        frames = tuple(replace(frame, stack="") for frame in frames)
+    return frames
 
 
-def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object]) -> _Frame:
+def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object], known: _Known) -> _Frame:
     def group(name: str) -> Dataset:
         for groups in (own, shared):
             if groups.get(name):
@@ -119,19 +140,17 @@ def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object
     content, kind = group("FrameContentSequence"), group("MRImageFrameTypeSequence")
     orientation = _numbers(group("PlaneOrientationSequence").get("ImageOrientationPatient"), 6)
     position = _numbers(group("PlanePositionSequence").get("ImagePositionPatient"), 3)
-    indices = list(content.get("DimensionIndexValues") or [])
+    indices = _parts(content.get("DimensionIndexValues"))
     offset = None
     if orientation is not None and position is not None:
         offset = float(np.cross(orientation[:3], orientation[3:]) @ position)
     return _Frame(
         number=number,
-        stack=(
-            str(content.get("StackID") or ""),
-            None if orientation is None else tuple(np.round(orientation, 2) + 0.0),
-        ),
-        kind=(str(kind.get("ComplexImageComponent") or ""), *map(str, kind.get("FrameType") or ())),
-        echo_ms=str(group("MREchoSequence").get("EffectiveEchoTime")),
-        inversion_ms=str(group("MRModifierSequence").get("InversionTimes")),
+        direction=_number_of(orientation, known.directions, SAME_COSINES, 0.0),
+        stack=str(content.get("StackID") or ""),
+        kind=(str(kind.get("ComplexImageComponent") or ""), *map(str, _parts(kind.get("FrameType")))),
+        echo=_time_of(group("MREchoSequence").get("EffectiveEchoTime"), known.echoes),
+        inversion=_time_of(group("MRModifierSequence").get("InversionTimes"), known.inversions),
         b_value=str(group("MRDiffusionSequence").get("DiffusionBValue")),
         dimensions=(
             content.get("TemporalPositionIndex"),
@@ -144,6 +163,29 @@ def _frame(number: int, shared: Dataset, own: Dataset, pointers: Sequence[object
         ),
         offset_mm=offset,
     )
+
+
+def _time_of(value: object, known: list[np.ndarray]) -> int | None:
+    parts = _parts(value)
+    return _number_of(_numbers(parts, len(parts)) if parts else None, known, 0.0, SAME_TIME_WITHIN)
+
+
+def _number_of(value: np.ndarray | None, known: list[np.ndarray], within: float, share: float) -> int | None:
+    """Return which of the known values this is; a new one is added to them."""
+    if value is None:
+        return None
+    for index, one in enumerate(known):
+        if one.shape == value.shape and (np.abs(one - value) <= within + share * np.abs(one)).all():
+            return index
+    known.append(value)
+    return len(known) - 1
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """Return the values of an element: pydicom gives a single one bare."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, MutableSequence) else (value,)
 
 
 def _numbers(value: object, count: int) -> np.ndarray | None:

@@ -11,8 +11,8 @@ from dicom_node.choose import contrast
 from dicom_node.choose.candidates import Candidate, Growth, best
 from dicom_node.choose.enhancement import LOOKS_SO_FROM, Glance
 from dicom_node.choose.pixels import Look
-from dicom_node.choose.roles import UNTOLD, Role, classify
-from dicom_node.choose.series import Series
+from dicom_node.choose.roles import LATE, UNTOLD, Role, classify
+from dicom_node.choose.series import SHEARED_FROM_MM, Series
 
 #: Fewer planes than this do not cover a brain.
 FEWEST_SLICES = 10
@@ -105,7 +105,8 @@ def choose_pair(all_series: list[Series], situation: Situation) -> Choice:
     """
     growth = {series.uid: situation.growth.get(series.uid, Growth.WHOLE) for series in all_series}
     flaws = {series.uid: _flaw(series, growth[series.uid]) for series in all_series}
-    verdicts = contrast.by_time({series.uid: classify(series) for series in all_series}, all_series)
+    verdicts = {series.uid: classify(series) for series in all_series}
+    verdicts = contrast.by_time(contrast.by_label(verdicts, all_series), all_series)
     seen = contrast.Seen(verdicts)
     if situation.look and not situation.by_hand:
         whole = [s for s in all_series if not flaws[s.uid] and growth[s.uid] == Growth.WHOLE]
@@ -117,9 +118,11 @@ def choose_pair(all_series: list[Series], situation: Situation) -> Choice:
     ]
     decision, code, reason, chosen, remarks = _decide(candidates, situation, seen)
     flags: tuple[str, ...] = ()
-    if code == "PAIR" and situation.glance:
-        if chosen["T1W"] not in remarks:  # not compared with another one
+    if code == "PAIR":
+        if situation.glance and chosen["T1W"] not in remarks:  # not compared with another one
             flags = _flags(candidates, chosen["T1W"], situation.glance)
+        if any(c.series.uid == chosen["FLAIR"] and c.is_late for c in candidates):
+            flags = (*flags, f"The FLAIR was {LATE}.")
         reason = " ".join((reason, *flags))
     if situation.unreadable and decision != Decision.COMPLETE:
         count = situation.unreadable
@@ -156,6 +159,7 @@ def _decide(candidates: list[Candidate], situation: Situation, seen: contrast.Se
     surely, remarks, unsure = contrast.early(
         [c.series for c in usable[Role.T1W]],
         [c.series for c in candidates if c.verdict.role == Role.T1C],
+        [c.series for c in usable[Role.FLAIR]],
         seen,
     )
     remarks = {**seen.remarks, **remarks}
@@ -306,12 +310,24 @@ def _flaw(series: Series, growth: Growth) -> tuple[str, str] | None:
     several = next((header for header in series.headers if header.several_code), None)
     if several:
         return several.several_code, f"Series {series.title}: {several.several_volumes}"
+    frames_of_reference = {header.frame_of_reference for header in series.headers}
+    if len(frames_of_reference) > 1:
+        count = len(frames_of_reference)
+        return "MIXED_SERIES", f"Series {series.title}: its images lie in {count} frames of reference."
+    if not series.has_positions:
+        return "NO_POSITION", f"Series {series.title}: its images do not say where they lie in the patient."
     if series.gaps:
         return "SLICE_MISSING", f"Series {series.title}: {series.gaps[0].sentence()}."
     if not series.is_uniform:
         return (
             "MIXED_GEOMETRY",
             f"Series {series.title}: its images differ in orientation or matrix, or say neither.",
+        )
+    if series.drift_mm > SHEARED_FROM_MM:
+        return (
+            "SHEARED_STACK",
+            f"Series {series.title}: its slices are shifted sideways against each other by up to "
+            f"{series.drift_mm:.1f} mm (like a tilted gantry).",
         )
     if series.slices < FEWEST_SLICES:
         return (

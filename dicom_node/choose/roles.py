@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from dicom_node.choose import words
 from dicom_node.choose.physics import Timing, Weighting, weighting
-from dicom_node.choose.series import BRAIN_FROM_MM, Series, most_common
+from dicom_node.choose.series import BRAIN_FROM_MM, MOST_LABELS, Series, most_common
 from dicom_node.headers import CLASSIC_MR, MULTIFRAME_MR
 
 
@@ -106,12 +106,16 @@ _ROLE_OF = {
     Weighting.STIR: Role.OTHER,
     Weighting.T2_STAR: Role.OTHER,
     Weighting.DIFFUSION: Role.OTHER,
+    Weighting.DOUBLE_INVERSION: Role.OTHER,
+    Weighting.MP2RAGE: Role.OTHER,
+    Weighting.WHITE_MATTER_NULLED: Role.OTHER,
 }
 #: Why a series is T1C when its header says so.
 AGENT = "the header names a contrast agent"
+#: What is said of a FLAIR that is not from before the injection.
+LATE = "acquired after contrast agent: it may differ from one before"
 #: Why a series has no role when its header says nothing.
 UNTOLD = "neither timing nor description tells the contrast"
-_BRAIN = {"BRAIN", "HEAD", "SKULL", "HEADNECK", "HEAD AND NECK", "NEURO", "ENTIRE HEAD", "CRANIUM", ""}
 
 
 def classify(series: Series) -> Verdict:
@@ -122,8 +126,6 @@ def classify(series: Series) -> Verdict:
     found, why = _weighting(series)
     if found is None:
         return Verdict(Role.UNKNOWN, (*why, UNTOLD))
-    if found == Weighting.FLAIR and any(header.contrast_given for header in series.headers):
-        why.append("acquired after contrast: it may differ from one before")
     if found != Weighting.T1:
         return Verdict(_ROLE_OF[found], tuple(why))
     given, reason = _contrast(series)
@@ -152,13 +154,15 @@ def _excluded(series: Series) -> Verdict | None:
         return Verdict(Role.OTHER, (f"{first.complex_component.lower()} images, not magnitude",))
     if first.angio:
         return Verdict(Role.OTHER, ("Angio Flag is Y: an angiogram",))
-    if first.body_part not in _BRAIN:
-        part = words.mentions(words.tokens(first.body_part), words.ELSEWHERE)
-        if part:
-            return Verdict(Role.OTHER, (f"body part {first.body_part}, not the brain",))
+    parts = words.tokens(first.body_part)
+    if words.mentions(parts, words.ELSEWHERE | words.NECK) and not words.mentions(parts, words.HEAD):
+        return Verdict(Role.OTHER, (f"body part {first.body_part}, not the brain",))
     if series.looks_like_a_mask:
-        return Verdict(Role.DERIVED, ("the pixels have no more than four values: a mask, not an image",))
-    said = words.tokens(first.series_description)
+        return Verdict(Role.DERIVED, (f"{MOST_LABELS} different pixel values at most: a mask, not an image",))
+    phantom = words.mentions(words.tokens(first.study_description), words.PHANTOM)
+    if phantom:
+        return Verdict(Role.OTHER, (f"the study's description says “{phantom}”: no patient",))
+    said = words.tokens(first.series_description or first.protocol_name)
     if _is_mprage(series):
         said = [word for word in said if word != "mpr"]  # Siemens: t1_mpr_ns_sag_p2_iso
     for table, role, what in (
@@ -195,6 +199,7 @@ def timing_of(series: Series) -> Timing:
         ti_ms=most_common(header.ti_ms for header in headers),
         flip_deg=most_common(header.flip_deg for header in headers),
         scanning_sequence=series.first.scanning_sequence,
+        sequence_variant=series.first.sequence_variant,
         b_value=max((header.b_value or 0 for header in headers), default=0) or None,
     )
 

@@ -20,8 +20,14 @@ REGULAR_WITHIN = 0.12
 GAP_FROM = 1.6
 #: Direction cosines of one stack agree to this.
 SAME_COSINES = 1e-3
+#: Slices that drift sideways by more than this make no rectangular volume, mm.
+SHEARED_FROM_MM = 1.0
 #: A stack that is shorter than this shows a part of the head: sella, orbits, inner ears, hippocampi, mm.
 BRAIN_FROM_MM = 90.0
+#: A segmentation has no more values than this; a slice of a head, at 8 bit, from 150 on (lgg).
+MOST_LABELS = 32
+#: A scan that is stored several times has series numbers this near: a Dixon makes four.
+SAME_SCAN_WITHIN = 3
 #: Two stacks are equal when spacing and extent differ by less than this share.
 EQUAL_WITHIN = 0.02
 
@@ -126,6 +132,20 @@ class Series:
         steps = np.diff([offset for offset, _ in self.offsets_mm])
         return bool(np.all(np.abs(steps - usual) <= REGULAR_WITHIN * usual))
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether each plane says where it lies."""
+        return all(len(header.positions_mm) == header.frames for header in self.headers)
+
+    @cached_property
+    def drift_mm(self) -> float:
+        """How far the planes are shifted sideways against each other, as under a tilted gantry, mm."""
+        positions = np.array([position for header in self.headers for position in header.positions_mm])
+        if self.normal is None or not len(positions):
+            return 0.0
+        away = positions - positions[0]
+        return float(np.linalg.norm(away - np.outer(away @ self.normal, self.normal), axis=1).max())
+
     @cached_property
     def is_uniform(self) -> bool:
         """Whether all planes share orientation, matrix and pixel spacing."""
@@ -174,10 +194,10 @@ class Series:
 
     @property
     def looks_like_a_mask(self) -> bool:
-        """Whether no instance has more than four distinct values (where the pixels were looked at)."""
+        """Whether no instance has more distinct values than a mask (where the pixels were looked at)."""
         counts = [header.distinct_values for header in self.headers]
         known = [count for count in counts if count is not None]
-        return bool(known) and len(known) == len(counts) and max(known) <= 4
+        return bool(known) and len(known) == len(counts) and max(known) <= MOST_LABELS
 
     def all_image_types(self) -> set[str]:
         """Return every value of Image Type that occurs."""
@@ -223,8 +243,8 @@ def equal_geometry(one: Series, other: Series) -> bool:
 
 
 def same_acquisition(one: Series, other: Series) -> bool:
-    """Return whether two series are the same scan stored twice (as acquired, and corrected)."""
+    """Return whether two series are the same scan stored twice (as acquired, and corrected; Dixon)."""
     at, numbers = begun(one), (one.first.series_number, other.first.series_number)
     if at is None or at != begun(other) or one.first.image_type == other.first.image_type:
         return False
-    return numbers[0] is None or numbers[1] is None or abs(numbers[0] - numbers[1]) == 1
+    return numbers[0] is None or numbers[1] is None or abs(numbers[0] - numbers[1]) <= SAME_SCAN_WITHIN

@@ -20,7 +20,14 @@ _REWRITTEN = (
     (re.compile(r"\bs/c\b"), " native "),
     (re.compile(r"\bs/(?=\s*[^\W_])"), " sin "),
     (re.compile(r"\+/-|\bpre/post\b"), " pre and post and "),
-    (re.compile(r"\b(?:c|iv|km|gd|gad|gado|inj|mdc|pdc|ce|k)-(?![^\W_])"), " native "),
+    (re.compile(r"\b(?:c|iv|km|gd|gad|gado|inj|mdc|pdc|ce|k)(?:-(?![^\W_])|\s*\(-\))"), " native "),
+    (re.compile(r"\bss\s+(?=inj|gado|iv\b|pdc)"), " sans "),
+    # Hungarian and Turkish say before and after behind the word
+    (re.compile(r"(?:kontras\w*|ivkm)\s+(?:el[oő]tt|[oö]ncesi)"), " native "),
+    (re.compile(r"kontrasz\w*\s+ut[aá]n"), " kontrast "),
+    # one of the four images of a Dixon
+    (re.compile(r"^fat:|dixon.*[ _]f$"), " fatonly "),
+    (re.compile(r"field[-_ ]?map(?:ping)?"), " fieldmap "),
     (re.compile(r"mp-?rage"), "mprage"),
     (re.compile(r"dark[- _]fluid"), "darkfluid"),
     (re.compile(r"(?<=[^\W_])\+(?=[^\W_])"), " +"),
@@ -28,6 +35,7 @@ _REWRITTEN = (
     (re.compile("定位|位置決め|위치잡이"), " localizer "),
     (re.compile("拡散|弥散|彌散|扩散|확산"), " dwi "),
     (re.compile("灌注|灌流|관류|ダイナミック|动态"), " perfusion "),
+    (re.compile(r"(?:造影|增强|增強)\s*\(-\)"), " native "),
     (re.compile("非造影|非增强|非増強|造影前|增强前|增強前|平扫|平掃|单纯|単純|비조영|조영 ?전"), " native "),
     (re.compile("造影|增强|增強|増強|强化|조영"), " kontrast "),
     (re.compile(r"(?<=[a-z0-9+])(?=[\u3040-\u9fff\uac00-\ud7af])"), " "),
@@ -60,8 +68,8 @@ CONTRAST = set(
     kontrastem kontrastu kontrastmittel km inj injected injection injecte injectee injecté injectée
     gdtpa dtpa civ mdc cmdc ce t1c t1ce t1gd t1km pdc contrasted contrastado contrastada
     gadolínio gadobutrol gadoterate gadopiclenol omniscan optimark ev efter etter efterkontrast
-    ку контраст контрастом контраста enhanced enh nach
-    apres après dopo después despues po после iv delayed
+    ку кв enhanced enhance enh nach apres après dopo después despues po после iv delayed
+    μετά μετα γαδολίνιο tiêm tiem אחרי קונטרסט بعد صبغة
     """.split()
 )
 #: None was given.
@@ -71,14 +79,20 @@ NATIVE = set(
     nonenhanced precontrast precontraste precontrasto pregd pregad prekm precon t1pre smdc nc ohne
     sans senza zonder bez без without vor avant до kontrastsiz kontrastsız simple
     utan uden uten före før natív nativní nativt natiivi natywny natywne natywna pregado prekontrast
+    natief diretta dirette przed před pred ennen πριν χωρίς χωρις trước truoc לפני ללא قبل بدون
     """.split()
 )
 #: None was given, if a word of CONTRAST follows.
 _NOT = set("no non not o wo sin sem".split())
 #: How many words a negation reaches: "sans injection de gado", "no i.v. contrast".
 _NEGATION_REACHES = 3
-#: An agent was given: "T1AXPOST", "T1GAD", "kontrastli".
-_GIVEN = re.compile(r"t1\w*(?:post|gad|gado|gd|km)$|[ck]ontrast")
+#: An agent was given: "T1AXPOST", "axT1Gad", "T1wCE", "kontrastli", "postkontrast", "nachKM".
+_GIVEN = re.compile(
+    r"\w*t1\w*(?:post|gad|gado|gd|km)$|t1w?ce$|(?:post|po|nach)?[ck]ontra[sz]|контраст|σκιαγραφ"
+    r"|(?:nach|mit|m|iv)km$"
+)
+#: None was given: "vorKM".
+_NONE_GIVEN = re.compile(r"(?:vor|ohne|o)km$")
 #: An agent was given, if nothing follows: "T1 C", "T1 AX WITH".
 _AT_THE_END = set("c with".split())
 _AND = set("and und et y e ed i en и &".split())
@@ -93,7 +107,7 @@ _POST_OTHER = set(
 LOCALIZER = set(
     """
     localizer localiser localizador loc locator scout survey 3plane 3pl topogram smartbrain aahead
-    aascout lokalizer repérage reperage 3plloc locate planscan übersicht uebersicht
+    aascout coilsurvey lokalizer repérage reperage 3plloc locate planscan übersicht uebersicht
     """.split()
 )
 #: Made from other images.
@@ -103,6 +117,7 @@ MADE = set(
     recon3d curved difference reg registered fused fusion roi mask maske seg segmentation label
     labels labelmap contour overlay map maps t1map t2map mapit synthetic synth magic symri
     screensave snapshot report rfmt brainmask aseg aparc parcellation heatmap prediction skullstripped
+    syntac syntheticmr
     """.split()
 )
 #: Other ways of looking.
@@ -113,11 +128,12 @@ OTHER = set(
     inhance pca trance twist tricks perf perfusion pwi dsc dce cbf cbv rcbv mtt ttp tmax asl pcasl
     pasl bold fmri rest resting epi spectro mrs csi press steam mp2rage inv1 inv2 uni psir dir stir
     pd pdw ciss fiesta drive t1rho mtr mt phase pha calibration calib calib2 fieldmap b0map
-    b1map shim fatfrac inphase outphase opp opposed fatonly basg cosmic disco dynamic dyn
+    b1map shim fatfrac outphase opp opposed fatonly basg cosmic disco dynamic dyn fgatir carebolus
     """.split()
 )
 #: Of these, the ones for which contrast agent is injected; "perfusion" alone may be ASL.
 WITH_BOLUS = set("dsc dce pwi rcbv twist tricks".split())
+PERFUSION = set("perf perfusion".split())
 #: Parts of the body that are not the brain, as Body Part Examined or in a description.
 ELSEWHERE = set(
     """
@@ -125,9 +141,14 @@ ELSEWHERE = set(
     shoulder hip ankle foot hand wrist elbow arm leg femur tibia humerus chest thorax heart cardiac
     breast abdomen liver kidney pancreas pelvis prostate uterus rectum bladder mamma leber knie
     schulter wirbelsäule rachis genou columna rodilla colonna ginocchio wervelkolom coluna joelho
-    phantom fantom phantome fantoma acr
     """.split()
 )
+PHANTOM = set("phantom fantom phantome fantoma acr".split())
+ELSEWHERE |= PHANTOM
+#: As Body Part Examined, alone or with another part.
+HEAD = set("head brain neuro skull cerebral cranium kopf schädel crane crâne cerveau cabeza cranio".split())
+#: As Body Part Examined; in a description a neck may belong to a head.
+NECK = set("neck hals cou cuello collo larynx carotid".split())
 #: Parts of the head: a stack that is too short for a brain and says one of them is made for it.
 PART_OF_HEAD = set(
     """
@@ -155,12 +176,17 @@ def contrast_of(words: list[str]) -> bool | None:
     for position, word in enumerate(words):
         if word == "post" and words[position + 1 : position + 2] and words[position + 1] in _POST_OTHER:
             continue
-        if word in NATIVE or word in _NOT:
-            native = native or word in NATIVE
+        if word in NATIVE or word in _NOT or _NONE_GIVEN.match(word):
+            native = native or word not in _NOT
             negated = _NEGATION_REACHES
             continue
         last = position == len(words) - 1
-        if word in CONTRAST or _GIVEN.match(word) or (last and position > 0 and word in _AT_THE_END):
+        if (
+            word in CONTRAST
+            or word.strip("+") in CONTRAST
+            or _GIVEN.match(word)
+            or (last and position > 0 and word in _AT_THE_END)
+        ):
             native, given = native or negated > 0, given or negated == 0
         negated = 0 if word in _AND else max(0, negated - 1)
     if native and given:

@@ -312,6 +312,14 @@ def test_rules_try_of_several_studies_is_a_list(run: Run, tmp_path: Path) -> Non
     assert [one["decision"] for one in said.json] == ["COMPLETE", "COMPLETE"]
 
 
+def test_rules_try_counts_an_image_that_is_there_twice_once(run: Run, tmp_path: Path) -> None:
+    study = pair()
+    write(study, tmp_path / "study" / "a")
+    write(study, tmp_path / "study" / "b")
+
+    assert run("rules", "try", tmp_path / "study", "--json").json["decision"] == "COMPLETE"
+
+
 @pytest.mark.parametrize("what", ["absent", "empty"])
 def test_rules_try_without_a_study_exits_with_one(run: Run, tmp_path: Path, what: str) -> None:
     (tmp_path / "empty").mkdir()

@@ -193,6 +193,17 @@ def test_a_missing_slice_is_waited_for_by_name(bench: Start) -> None:
     flow.wait(State.DELIVERED)
 
 
+def test_a_missing_slice_that_comes_completes_the_pair_without_a_timer(bench: Start) -> None:
+    flow, study = bench(collect={"quiet_seconds": 60.0}), new_uid()
+    t1 = stack(study, "T1")
+    flow.send([*t1[:5], *t1[6:], *stack(study, "FLAIR")])
+    flow.wait(State.WAITING, "SLICE_MISSING")
+
+    flow.send([t1[5]])
+
+    assert (flow.wait(State.DELIVERED).seconds or {})["decide"] < 30.0
+
+
 def test_one_association_per_image_waits_until_it_is_quiet(bench: Start) -> None:
     flow, study = bench(collect={"quiet_seconds": 1.5}), new_uid()
     flow.send(stack(study, "FLAIR"))

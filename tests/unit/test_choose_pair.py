@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ from scans import (
 from dicom_node.choose import Choice, Role, Series, choose_pair, group
 from dicom_node.choose.candidates import Growth
 from dicom_node.choose.pair import Decision, Situation
+from dicom_node.headers import Header
 
 JUST_ARRIVED = Situation(quiet=False, expired=False)
 QUIET = Situation(quiet=True, expired=False)
@@ -231,6 +233,36 @@ def test_a_series_that_cannot_be_used_says_why(values: dict[str, Any], code: str
     assert words in choice.reason
 
 
+def tilted(header: Header, mm: float) -> Header:
+    (x, y, z), number = header.positions_mm[0], header.instance_number or 0
+    return replace(header, positions_mm=((x, y + mm * number, z),))
+
+
+@pytest.mark.parametrize(
+    ("edit", "code", "words"),
+    [
+        (lambda h: tilted(h, 0.5), "SHEARED_STACK", "by up to 9.5 mm (like a tilted gantry)"),
+        (lambda h: replace(h, positions_mm=()), "NO_POSITION", "do not say where they lie"),
+        (
+            lambda h: replace(h, frame_of_reference=f"1.{(h.instance_number or 0) % 2}"),
+            "MIXED_SERIES",
+            "lie in 2 frames of reference",
+        ),
+    ],
+    ids=["tilted", "no place", "two frames of reference"],
+)
+def test_a_series_that_makes_no_volume_is_named_and_another_one_taken(
+    edit: Callable[[Header], Header], code: str, words: str
+) -> None:
+    flawed = Series("1.1", tuple(edit(header) for header in T1.headers))
+    other = series("T1 sag", uid="1.8", cosines=SAGITTAL, slices=24, acquired=at(1), **T1_SE)
+
+    alone = choose(flawed, FLAIR)
+
+    assert alone.code == code and words in alone.reason
+    assert choose(flawed, other, FLAIR).chosen["T1W"] == "1.8"
+
+
 def test_a_series_with_two_images_at_one_place_is_irregular() -> None:
     dynamic = Series(
         "1.1", (*T1.headers, *(replace(h, instance_number=h.instance_number + 50) for h in T1.headers))
@@ -338,6 +370,14 @@ def test_a_finer_t1w_of_unknown_time_asks_a_person() -> None:
     assert "before or after contrast" in choice.reason
 
 
+def test_a_series_called_native_that_was_acquired_after_a_post_contrast_t1_is_unclear() -> None:
+    native = series("T1 tra nativ", uid="1.8", acquired=at(40), **T1_SE)
+
+    choice = choose(native, FLAIR, POST, situation=QUIET)
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "CONTRAST_UNCLEAR")
+
+
 def test_an_agent_on_a_native_series_is_unclear_and_said_so() -> None:
     both = series("T1 nativ", uid="1.1", **T1_SE, **GADOLINIUM)
 
@@ -345,6 +385,127 @@ def test_an_agent_on_a_native_series_is_unclear_and_said_so() -> None:
 
     assert (choice.decision, choice.code) == (Decision.WAITING, "CONTRAST_UNCLEAR")
     assert "the header names a contrast agent, the description says that none was given" in choice.reason
+
+
+ALL_THE_SAME = "20000101000000"
+
+
+def test_times_that_are_all_the_same_tell_nothing() -> None:
+    finer = series(
+        "T1 3D", uid="1.8", series_number=9, slices=176, spacing_mm=1.0, acquired=ALL_THE_SAME, **T1_MPRAGE
+    )
+    first = series("T1 tra", uid="1.1", series_number=2, acquired=ALL_THE_SAME, **T1_SE)
+    flair = series("FLAIR tra", uid="1.2", series_number=3, acquired=ALL_THE_SAME, **FLAIR_2D)
+
+    choice = choose(first, finer, flair)
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "TWO_T1W")
+
+
+def test_two_cuts_through_one_scan_are_no_two_scans() -> None:
+    thick = series("t1_mprage tra", uid="1.7", slices=40, spacing_mm=4.0, acquired=at(1), **T1_MPRAGE)
+    volume = series("t1_mprage", uid="1.8", slices=176, spacing_mm=1.0, acquired=at(1), **T1_MPRAGE)
+
+    assert choose(thick, volume, FLAIR).chosen["T1W"] == "1.8"
+
+
+@pytest.mark.parametrize("time", ["", ALL_THE_SAME])
+def test_without_times_those_numbered_before_the_post_contrast_t1_are_native(time: str) -> None:
+    def t1(uid: str, number: int, description: str, cosines: tuple[float, ...] = AXIAL) -> Series:
+        return series(
+            description, uid=uid, series_number=number, cosines=cosines, slices=24, acquired=time, **T1_SE
+        )
+
+    sagittal, axial = t1("1.1", 2, "T1 sag", SAGITTAL), t1("1.7", 4, "T1 tra")
+    post, after = t1("1.8", 9, "T1 tra KM"), t1("1.9", 10, "T1 cor", CORONAL)
+
+    assert choose(sagittal, axial, post, after, FLAIR).chosen.get("T1W") == "1.7"
+
+
+def test_of_two_equal_t1w_far_apart_the_first_is_native_though_a_third_is_called_post_contrast() -> None:
+    first, again = (
+        series("t1_mprage", uid=uid, slices=176, spacing_mm=1.0, acquired=at(minutes), **T1_MPRAGE)
+        for uid, minutes in (("1.1", 0), ("1.8", 15))
+    )
+
+    choice = choose(first, again, FLAIR, POST)
+
+    assert choice.chosen.get("T1W") == "1.1"
+
+
+def test_an_echo_planar_perfusion_with_a_long_echo_is_an_injection() -> None:
+    perfusion = series(
+        "ep2d_perf", uid="1.9", acquired=at(3), tr_ms=1500.0, te_ms=30.0, scanning_sequence=("EP",)
+    )
+    later = series("T1 tra", uid="1.8", acquired=at(6), **T1_SE)
+
+    assert roles(choose(T1, later, FLAIR, perfusion))["1.8"] == Role.T1C
+
+
+def test_a_series_called_post_contrast_is_an_injection_whatever_it_shows() -> None:
+    swi = series("SWI +C", uid="1.9", acquired=at(3), tr_ms=28.0, te_ms=20.0, scanning_sequence=("GR",))
+    later = series("T1 tra", uid="1.8", acquired=at(6), **T1_SE)
+
+    assert roles(choose(T1, later, FLAIR, swi))["1.8"] == Role.T1C
+
+
+def test_a_functional_series_after_a_task_is_no_injection() -> None:
+    bold = series("bold post", uid="1.9", acquired=at(1), te_ms=30.0, scanning_sequence=("EP", "GR"))
+    later = series("T1 sag", uid="1.8", cosines=SAGITTAL, slices=24, acquired=at(2), **T1_SE)
+
+    assert roles(choose(T1, later, FLAIR, bold))["1.8"] == Role.T1W
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        series("FLAIR tra", uid="1.8", acquired=at(40), **FLAIR_2D, **GADOLINIUM),
+        series("FLAIR tra +C", uid="1.8", acquired=at(40), **FLAIR_2D),
+        series("FLAIR tra", uid="1.8", acquired=at(40), **FLAIR_2D),
+        series("FLAIR sag", uid="1.8", acquired=at(40), slices=176, spacing_mm=1.0, **FLAIR_2D, **GADOLINIUM),
+    ],
+    ids=["agent", "words", "time", "finer"],
+)
+def test_of_two_flair_the_one_before_contrast_is_taken(late: Series) -> None:
+    choice = choose(T1, FLAIR, POST, late)
+
+    assert choice.chosen.get("FLAIR") == "1.2"
+    assert "acquired after contrast agent: it may differ from one before" in next(
+        line.why for line in choice.series if line.uid == "1.8"
+    )
+
+
+def test_a_flair_after_contrast_is_taken_where_there_is_no_other() -> None:
+    late = series("FLAIR tra", uid="1.8", acquired=at(40), **FLAIR_2D, **GADOLINIUM)
+
+    choice = choose(T1, POST, late)
+
+    assert choice.chosen["FLAIR"] == "1.8"
+    assert choice.flags == ("The FLAIR was acquired after contrast agent: it may differ from one before.",)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        series("T1 tra KM", uid="1.8", series_number=9, acquired=at(20), **T1_SE, **GADOLINIUM),
+        series("localizer", uid="1.8", series_number=1, acquired=at(-2), slices=9, **T1_SE, **GADOLINIUM),
+    ],
+    ids=["its twin after contrast", "the localizer"],
+)
+def test_an_agent_that_was_typed_in_before_it_was_given_asks(other: Series) -> None:
+    named = series("T1 tra", uid="1.1", series_number=2, acquired=at(0), **T1_SE, **GADOLINIUM)
+
+    choice = choose(named, FLAIR, other, situation=QUIET)
+
+    assert (choice.decision, choice.code) == (Decision.WAITING, "CONTRAST_UNCLEAR")
+    assert "it may have been typed in before" in choice.reason
+
+
+def test_a_localizer_after_the_injection_does_not_make_the_agent_doubtful() -> None:
+    again = series("localizer", uid="1.8", series_number=8, acquired=at(22), slices=9, **T1_SE, **GADOLINIUM)
+    post = series("T1 tra", uid="1.4", series_number=9, acquired=at(25), **T1_SE, **GADOLINIUM)
+
+    assert roles(choose(T1, FLAIR, again, post))["1.4"] == Role.T1C
 
 
 # --- several candidates --------------------------------------------------------------------------
@@ -424,6 +585,23 @@ def test_twins_are_known_though_their_slices_came_in_another_order() -> None:
     choice = choose(Series("1.8", tuple(raw)), Series("1.9", tuple(reversed(corrected))), FLAIR)
 
     assert choice.chosen.get("T1W") == "1.9"
+
+
+def test_of_a_dixon_the_image_in_phase_is_taken() -> None:
+    kinds = {"1.6": "WATER", "1.7": "OPP_PHASE", "1.8": "IN_PHASE", "1.9": "FAT"}
+    parts = [
+        series(
+            "t1_tse_dixon",
+            uid=uid,
+            series_number=int(uid[-1]),
+            acquired=at(1),
+            image_type=("ORIGINAL", "PRIMARY", "M", "DIXON", kind),
+            **T1_SE,
+        )
+        for uid, kind in kinds.items()
+    ]
+
+    assert choose(*parts, FLAIR).chosen.get("T1W") == "1.8"
 
 
 # --- by hand -------------------------------------------------------------------------------------

@@ -64,6 +64,14 @@ PROTOCOLS = [
     ("Hitachi 0.3T FLAIR", 7500, 100, 1900, 90, IR, Weighting.FLAIR),
     ("Hitachi GEIR", 10.5, 5.1, 1000, 8, GR_IR, Weighting.T1),
     ("any FLAIR, TI lost", 9000, 110, None, 150, IR, Weighting.FLAIR),
+    ("any 3D FLAIR, TI lost", 4800, 340, None, 90, IR, Weighting.FLAIR),
+    ("Siemens SPACE DIR", 7500, 325, 3000, 120, IR, Weighting.DOUBLE_INVERSION),
+    ("Philips DIR", 5500, 325, 2550, 90, IR_ALONE, Weighting.DOUBLE_INVERSION),
+    ("Siemens MP2RAGE, first", 5000, 2.98, 700, 4, GR_IR, Weighting.MP2RAGE),
+    ("Siemens MP2RAGE, second", 5000, 2.98, 2500, 5, GR_IR, Weighting.MP2RAGE),
+    ("Siemens MP2RAGE, quotient", 5000, 2.98, None, 4, GR, Weighting.MP2RAGE),
+    ("Siemens FGATIR", 3000, 4.39, 409, 8, GR_IR, Weighting.WHITE_MATTER_NULLED),
+    ("a SPGR in research mode", 8.2, 3.2, None, 12, ("RM",), Weighting.T1),
     # Scanning Sequence emptied
     ("MPRAGE, only times", 2300, 2.98, 900, None, (), Weighting.T1),
     ("SPGR, only times", 8.2, 3.2, None, None, (), Weighting.T1),
@@ -85,6 +93,26 @@ def test_timing_tells_the_weighting(
     found = weighting(Timing(tr, te, ti, flip, sequence))
 
     assert found is not None and found[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("tr", "te", "flip", "sequence"),
+    [
+        (21, 3.4, 18, GR),
+        (25, 6.9, 30, ("GR", "MTC")),
+        (3.2, 1.2, 30, GR),
+        (5.6, 2.2, 60, GR),
+        (4.8, 2.4, 45, ()),
+        (2500, 9.4, 111, IR),
+    ],
+    ids=["TOF", "TOF with MT", "CE-MRA", "FIESTA", "balanced, only times", "T1 FLAIR, TI lost"],
+)
+def test_a_timing_that_several_sequences_have_is_left_to_the_words(
+    tr: float, te: float, flip: float, sequence: tuple[str, ...]
+) -> None:
+    variant = tuple(part for part in sequence if part == "MTC")
+
+    assert weighting(Timing(tr, te, None, flip, tuple(sequence), variant)) is None
 
 
 def test_a_b_value_means_diffusion_whatever_the_timing() -> None:

@@ -12,14 +12,25 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scans import FLAIR_2D, GADOLINIUM, T1_MPRAGE, T1_SE, at, series
+from pydicom import dcmread
+from pydicom.uid import RLELossless
+from scans import FLAIR_2D, GADOLINIUM, SAGITTAL, T1_MPRAGE, T1_SE, at, series
 from slices import rotation, write_enhanced, write_series
 
 from dicom_node import headers
 from dicom_node.choose import Choice, Role, Series, choose_pair, group
 from dicom_node.choose.candidates import Growth
 from dicom_node.choose.pair import Decision, Situation
-from dicom_node.choose.pixels import Coarse, Difference, Look, compare, difference, look_into, read
+from dicom_node.choose.pixels import (
+    Coarse,
+    Difference,
+    Look,
+    compare,
+    difference,
+    files_to_see,
+    look_into,
+    read,
+)
 
 #: A group of patients whose T1 POST is fat-suppressed, as the README of the data says or shows.
 FAT_SUPPRESSED = ("CS_4941", "CS_5397", "CS_6186", "CS_6290")
@@ -91,6 +102,14 @@ def test_a_third_t1w_after_the_one_that_the_pixels_show_to_be_after_contrast_is_
 
     assert choice.chosen["T1W"] == "1.1"
     assert "acquired after another post-contrast T1" in why(choice, "1.9")
+
+
+def test_without_times_the_one_that_the_pixels_show_to_be_native_is_taken_before_others() -> None:
+    sagittal = t1("1.9", None, "T1 sag", cosines=SAGITTAL, slices=24, spacing_mm=5.5)
+
+    choice = choose(t1("1.1", None), t1("1.8", None), sagittal, FLAIR, look=seen(3.4))
+
+    assert choice.chosen.get("T1W") == "1.1"
 
 
 def never(one: str, other: str) -> Difference:
@@ -184,6 +203,30 @@ def test_what_cannot_be_read_is_no_evidence(tmp_path: Path) -> None:
     assert not found.tells and "cannot be read" in found.sentence()
 
 
+def test_of_a_long_series_planes_equally_far_apart_are_looked_at(tmp_path: Path) -> None:
+    values = np.arange(90 * 8 * 8, dtype=np.uint16).reshape(90, 8, 8)
+    order = np.random.default_rng(2).permutation(90).tolist()
+    classic = write_series(tmp_path, values, order=order)
+    enhanced = write_enhanced(tmp_path / "e.dcm", values, order=order)
+    (seen,) = files_to_see((path, headers.read(path)) for path in classic).values()
+
+    assert [int(dcmread(path).ImagePositionPatient[2] / 5) for path in seen] == list(range(0, 90, 3))
+    for found in (read(seen), read([enhanced])):
+        assert len(found.values) == 30 and found.steps_mm[0][2] == pytest.approx(15)
+
+
+def test_damaged_rle_is_no_evidence_and_does_not_end_the_process(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    paths = write_series(
+        tmp_path, random.integers(0, 4000, (3, 64, 64)).astype(np.uint16), syntax=RLELossless
+    )
+    for path in paths:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-6000] + bytes(2000) + whole[-4000:])
+
+    assert "cannot be read" in compare(tuple(paths), tuple(paths)).sentence()
+
+
 def blob(size: tuple[int, int, int] = (16, 40, 48)) -> np.ndarray:  # type: ignore[type-arg]
     random = np.random.default_rng(3)
     image = sitk.GetImageFromArray(random.normal(size=size).astype(np.float32))
@@ -229,14 +272,14 @@ def without_evidence(times: tuple[str, str]) -> Edit:
 
 def choice_of(patient: Path, edit: Edit) -> tuple[Choice, dict[str, str]]:
     """Return the choice of one patient, and the role of each series UID in truth."""
-    found, files, truth = [], {}, {}
+    found, files, truth = [], [], {}
     for role in ("t1", "flair", "t1c"):
         for path in sorted((patient / role).iterdir()):
             header = edit(headers.read(path), role)
             found.append(header)
-            files.setdefault(header.series_uid, []).append(path)
+            files.append((path, header))
             truth[header.series_uid] = role
-    look = look_into(files)
+    look = look_into(files_to_see(files))
     return choose_pair(group(found), Situation(expired=False, look=look)), truth
 
 

@@ -15,7 +15,7 @@ from slices import write_series
 from dicom_node import headers
 from dicom_node.choose import Choice, Role, choose_pair, classify, group
 from dicom_node.choose.pair import Decision, Situation
-from dicom_node.choose.pixels import look_into
+from dicom_node.choose.pixels import files_to_see, look_into
 
 
 def study(*folders: Path) -> list[headers.Header]:
@@ -195,13 +195,13 @@ def native_study(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_native_series_on_three_grids_without_a_word_have_their_roles(
     native_study: dict[str, list[Path]], timeless: bool
 ) -> None:
-    found, files = {}, {}
+    found, files = {}, []
     for role, paths in native_study.items():
         found[role] = [replace(h, acquired="" if timeless else h.acquired) for h in map(headers.read, paths)]
-        files[found[role][0].series_uid] = paths
+        files += zip(paths, found[role], strict=True)
     everything = [header for members in found.values() for header in members]
 
-    choice = choose_pair(group(everything), Situation(look=look_into(files)))
+    choice = choose_pair(group(everything), Situation(look=look_into(files_to_see(files))))
 
     assert choice.decision == Decision.COMPLETE, choice.reason
     assert choice.chosen == {

@@ -161,6 +161,17 @@ HABITS: list[tuple[str, dict[str, Any], dict[str, Any], Role]] = [
     ("FLAIR ax", ESAOTE, timing(6500, 80, 1550, "SE", "IR"), Role.FLAIR),
     ("T1 (Axial)", HYPERFINE, timing(1500, 6, 300, "SE", "IR"), Role.T1W),
     ("FLAIR (Axial)", HYPERFINE, timing(4000, 200, 1400, "SE", "IR"), Role.FLAIR),
+    # Fluid, fat, water and vessels, more
+    ("t2_spc_da-fl_sag_p2", SIEMENS, timing(5000, 389, 1800, "SE", "IR"), Role.FLAIR),
+    ("t1_tse_dixon_tra_W", SIEMENS, timing(600, 10, None, "SE"), Role.T1W),
+    ("t1_vibe_dixon_tra_F", SIEMENS, timing(5.5, 2.5, None, "GR", flip=9), Role.OTHER),
+    ("FAT: Ax T1 Flex", GE, timing(500, 10, None, "SE"), Role.OTHER),
+    ("InPhase: Ax T1 Flex", GE, timing(500, 10, None, "SE"), Role.T1W),
+    ("gre_field_mapping", SIEMENS, timing(400, 4.92, None, "GR", flip=60), Role.OTHER),
+    ("FGATIR", SIEMENS, timing(3000, 4.4, 409, "GR", "IR"), Role.OTHER),
+    ("CareBolus", SIEMENS, timing(25, 1.3, None, "GR", flip=25), Role.OTHER),
+    ("SyntheticMR T1W", philips("SE"), timing(500, 10, None, "SE"), Role.DERIVED),
+    ("RSSG T1", HITACHI, timing(20, 5, None, "GR", flip=30), Role.T1W),
     # Other languages
     ("T1 tra nativ", SIEMENS, T1_SE, Role.T1W),
     ("T1 AX SANS INJECTION", GE, T1_SE, Role.T1W),
@@ -338,13 +349,27 @@ def test_another_part_of_the_body_is_not_a_head(part: str) -> None:
     assert classify(series("T1 sag", body_part=part, **T1_SE)).role == Role.OTHER
 
 
+@pytest.mark.parametrize("part", ["NECK", "HALS"])
+def test_a_neck_is_no_head(part: str) -> None:
+    assert classify(series("T1 tra", body_part=part, **T1_SE)).role == Role.OTHER
+
+
+def test_without_description_the_protocol_name_excludes() -> None:
+    assert classify(series("", protocol_name="Survey", **T1_SE)).role == Role.LOCALIZER
+
+
+def test_a_study_of_a_phantom_holds_no_head() -> None:
+    assert classify(series("T1", study_description="QA ACR Phantom", **T1_SE)).role == Role.OTHER
+
+
 @pytest.mark.parametrize("part", ["", "BRAIN", "HEAD", "SKULL", "KOPF", "CRANE", "NEURO", "HEADNECK"])
 def test_a_head_by_any_name_is_taken(part: str) -> None:
     assert classify(series("T1 tra", body_part=part, **T1_SE)).role == Role.T1W
 
 
-def test_a_mask_stored_as_mr_with_the_flairs_timing_is_not_the_flair() -> None:
-    verdict = classify(series("FLAIR tra", distinct_values=2, **FLAIR_2D))
+@pytest.mark.parametrize("labels", [2, 5, 32])
+def test_a_mask_stored_as_mr_with_the_flairs_timing_is_not_the_flair(labels: int) -> None:
+    verdict = classify(series("FLAIR tra", distinct_values=labels, **FLAIR_2D))
 
     assert verdict.role == Role.DERIVED
 
@@ -383,6 +408,10 @@ def test_an_agent_on_a_series_called_native_is_a_conflict() -> None:
 
     assert verdict.role == Role.UNKNOWN
     assert verdict.why[-1] == "the header names a contrast agent, the description says that none was given"
+
+
+def test_a_t1_flair_whose_inversion_time_was_removed_is_told_by_its_name() -> None:
+    assert classify(series("Ax T1 FLAIR", **timing(2500, 9.4, None, "SE", "IR"))).role == Role.T1W
 
 
 def test_a_flair_after_contrast_is_still_a_flair() -> None:

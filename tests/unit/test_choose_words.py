@@ -23,7 +23,9 @@ T1 C | sT1W_SE C | T1 AX IV | AX T1 W/ | AX T1 WITH | T1 C/C | T1AXPOST | T1AXGA
 T1 AKS KONTRASTLI
 T1 AVEC PDC | T1 con MDC e.v. | T1 contrastado | T1 efter kontrast | T1 med kontrast | T1 m. kontrast
 T1 com contraste | T1 na gadolinium | t1_fse_tra+C | t1_gre_fsp_3d_sag_C | Ｔ１ 造影
-T1 с КУ | T1 после КУ | T1 после контраста
+T1 с КУ | T1 после КУ | T1 после контраста | T1 +КУ | T1+КВ | T1 с контрастированием
+T1 tra nachKM | T1 tra mKM | T1 AX IVKM SONRASI | T1 AX POSTKONTRAST | axT1post | T1wCE | T1 ENHANCE
+T1 Gd(+) | T1 kontraszt után | T1 με σκιαγραφικό | T1 μετά | T1 sau tiêm | T1 אחרי | T1 بعد الصبغة
 T1增强 | T1WI 增强扫描 | T1增強 | 造影 T1 | 造影後T1 | 造影T1WI | T1 조영증강 | 조영후 T1
 """
 
@@ -39,7 +41,9 @@ T1 zonder contrast | T1 blanco | T1 bez k.l. | T1 bez kontrastu
 T1 KM- tra | T1 GADO- | T1 Gd- | T1 SANS PDC | T1 simple | T1 utan kontrast | T1 uden kontrast
 T1 före kontrast | T1 natív | T1 nativní | T1 senza contrasto | T1 sem gadolínio | T1 zonder gado
 T1 增强前 | 単純Ｔ１
-T1 без КУ | T1 до КУ | T1 S/C | T1 AKS KONTRASTSIZ
+T1 без КУ | T1 до КУ | T1 S/C | T1 AKS KONTRASTSIZ | T1 AKS KONTRAST ÖNCESI | T1 kontraszt előtt
+T1 tra vorKM | T1 przed kontrastem | T1 před kontrastem | 3D T1 SS INJ | T1 NATIEF | T1 diretta | T1 Gd(-)
+T1WI 造影(-) | T1 πριν σκιαγραφικό | T1 trước tiêm | T1 לפני | T1 قبل
 T1平扫 | T1WI平扫 | T1 单纯 | T1 単純 | 単純T1WI | 造影前T1 | T1 非造影 | T1 비조영 | 조영전 T1 | 조영 전 T1
 """
 
@@ -49,6 +53,7 @@ sag T1 post RT
 T1 w/o | T1 W/WO | t1_mprage_sag_p2_iso | sT1W_3D_TFE | Ax T1 FLAIR | T1 presat | T1 Kopf | T1 coronal
 T1 tra compose | T1 +/- Gd | T1 pre/post KM
 AX T1 W/ FS | T1 (enhanced conversion)
+T1SPACE | T1 contralateral
 T1+FS | T1 SE 5mm | T1 post treatment | T1 post surgery | prescan T1 | Nachname T1
 """
 

@@ -41,6 +41,29 @@ def test_what_did_not_come_at_once_waits_for_the_timer() -> None:
     assert growth(T1, came(at_once=False, seconds_ago=QUIET_S)) == Growth.WHOLE
 
 
+def brought(*numbers: range) -> Transfer:
+    """Return how a series came in associations that brought these instance numbers and were released."""
+    return replace(
+        came(at_once=False), released=tuple(frozenset(f"1.1.{n}" for n in some) for some in numbers)
+    )
+
+
+def test_a_slice_that_fills_a_hole_needs_no_timer() -> None:
+    all_but_the_ninth = frozenset(f"1.1.{n}" for n in range(1, 21) if n != 9)
+    filled = replace(brought(range(9, 10)), released=(all_but_the_ninth, frozenset({"1.1.9"})))
+
+    assert growth(T1, filled) == Growth.WHOLE
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(range(1, 11), range(11, 21)), (range(1, 21, 2), range(2, 21, 2))],
+    ids=["halves", "every second"],
+)
+def test_parts_of_which_none_has_both_ends_wait_for_the_timer(parts: tuple[range, range]) -> None:
+    assert growth(T1, brought(*parts)) == Growth.GROWING
+
+
 def test_an_association_that_never_closes_is_waited_for_as_long_as_the_timer() -> None:
     assert growth(T1, came(is_open=True, seconds_ago=QUIET_S)) == Growth.WHOLE
 

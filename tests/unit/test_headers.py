@@ -7,12 +7,20 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 from small_studies import PATIENT_ID, PATIENT_NAME, image, write
 
 from dicom_node import headers
@@ -148,14 +156,31 @@ def test_the_values_of_compressed_pixels_are_not_counted(tmp_path: Path) -> None
     assert header.pixel_problem == "" and header.distinct_values is None
 
 
-@pytest.mark.parametrize("value", ["", "NONE", "No", "0", "-", "n/a", "kein", " "])
+@pytest.mark.parametrize(
+    "value",
+    ["", "NONE", "No", "0", "-", "n/a", "kein", " ", "No contrast", "(none)", "without Gd", "0 ml"],
+)
 def test_an_agent_of_that_name_is_none(value: str) -> None:
     assert not says_contrast(value)
 
 
-@pytest.mark.parametrize("value", ["GADOVIST", "Gd-DTPA", "yes", "15 ml Dotarem", "Contrast"])
+@pytest.mark.parametrize("value", ["GADOVIST", "Gd-DTPA", "yes", "15 ml Dotarem", "Contrast", "0.1 mmol/kg"])
 def test_an_agent_of_that_name_was_given(value: str) -> None:
     assert says_contrast(value)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "given"),
+    [
+        ({"ContrastBolusAgent": "GADOVIST", "ContrastBolusStartTime": "094500"}, False),
+        ({"ContrastBolusAgent": "GADOVIST", "ContrastBolusStartTime": "093500"}, True),
+        ({"ContrastBolusAgent": "", "ContrastBolusVolume": "7.5"}, True),
+        ({"ContrastBolusAgent": "", "ContrastBolusVolume": "0"}, False),
+    ],
+    ids=["before the bolus", "after it", "a volume", "no volume"],
+)
+def test_start_and_volume_of_the_bolus_count(tmp_path: Path, attributes: dict[str, str], given: bool) -> None:
+    assert read(one(**attributes), tmp_path).contrast_given is given
 
 
 def test_the_agent_of_a_file_counts(tmp_path: Path) -> None:
@@ -332,3 +357,59 @@ def test_a_character_set_that_is_wrong_hides_nothing_else(tmp_path: Path, charse
     header = headers.read(path)
 
     assert (header.tr_ms, header.series_description) == (9000, "FLAIR tra")
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless, JPEG2000Lossless], ids=lambda uid: uid.name)
+def test_a_mask_is_known_though_it_is_compressed(tmp_path: Path, syntax: UID) -> None:
+    def stored(values: np.ndarray) -> Dataset:
+        ds = one(Rows=128, Columns=128)
+        ds.PixelData = values.astype(np.uint16).tobytes()
+        ds.compress(syntax, generate_instance_uid=False)
+        return ds
+
+    blob = np.zeros((128, 128))
+    blob[40:70, 50:90], blob[50:60, 60:70] = 1, 2
+    noisy = np.random.default_rng(0).integers(0, 4000, (128, 128))
+
+    assert read(stored(blob), tmp_path).distinct_values == 3
+    assert read(stored(noisy), tmp_path).distinct_values is None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sequence"),
+    [
+        ({"EchoPulseSequence": "SPIN", "InversionRecovery": "YES"}, ("SE", "IR")),
+        ({"EchoPulseSequence": "GRADIENT", "EchoPlanarPulseSequence": "YES"}, ("GR", "EP")),
+        ({"EchoPulseSequence": "BOTH"}, ("SE", "GR")),
+        ({}, ()),
+    ],
+)
+def test_the_pulse_sequence_of_enhanced_mr_is_read_in_classic_terms(
+    tmp_path: Path, attributes: dict[str, str], sequence: tuple[str, ...]
+) -> None:
+    ds = enhanced(**attributes)
+    if "ScanningSequence" in ds:
+        del ds.ScanningSequence
+
+    assert read(ds, tmp_path).scanning_sequence == sequence
+
+
+def test_the_contrast_and_component_of_the_frames_count_where_the_object_says_neither(tmp_path: Path) -> None:
+    ds, kind = enhanced(), Dataset()
+    del ds.AcquisitionContrast
+    kind.AcquisitionContrast, kind.ComplexImageComponent = "FLUID_ATTENUATED", "MAGNITUDE"
+    ds.SharedFunctionalGroupsSequence[0].MRImageFrameTypeSequence = [kind]
+
+    header = read(ds, tmp_path)
+
+    assert (header.acquisition_contrast, header.complex_component) == ("FLUID_ATTENUATED", "MAGNITUDE")
+
+
+def test_without_a_time_of_its_own_an_enhanced_object_began_with_its_first_frame(tmp_path: Path) -> None:
+    ds = enhanced()
+    for number, item in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        content = Dataset()
+        content.FrameAcquisitionDateTime = f"20260112093{9 - number}00"
+        item.FrameContentSequence = [content]
+
+    assert read(ds, tmp_path).acquired == "20260112093600"

@@ -14,13 +14,16 @@ import numpy.typing as npt
 import pydicom
 import pytest
 import SimpleITK as sitk
+from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from objects import blob, like, source
 from pydicom import Dataset
 from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian
 from scans import FLAIR_2D, series
 from slices import AXIAL, SAGITTAL, decimals, write_enhanced, write_series
+from small_studies import new_uid, stack
 
 from dicom_node import headers
 from dicom_node.choose.pair import Decision, Situation, choose_pair
@@ -186,6 +189,38 @@ def test_a_time_that_differs_from_slice_to_slice_parts_nothing(tmp_path: Path) -
     assert headers.read(path).several_volumes == ""
 
 
+def counted(groups: Dataset, index: int) -> None:
+    groups.FrameContentSequence[0].StackID = str(index)
+
+
+def rounded(groups: Dataset, index: int) -> None:
+    random = np.random.default_rng(index)
+    cosines = np.array([0.9999875, 0.005, 0, -0.005, 0.9999875, 0]) + random.normal(0, 1e-6, 6)
+    groups.PlaneOrientationSequence[0].ImageOrientationPatient = decimals(cosines)
+
+
+def echo_by_frame(groups: Dataset, index: int) -> None:
+    groups.MREchoSequence[0].EffectiveEchoTime = 10 + 1e-3 * index
+
+
+def inversion_by_package(groups: Dataset, index: int) -> None:
+    modifier = Dataset()
+    modifier.InversionTimes = [2500.0 + index % 2]
+    groups.MRModifierSequence = [modifier]
+
+
+@pytest.mark.parametrize("edit", [counted, rounded, echo_by_frame, inversion_by_package])
+def test_what_differs_among_the_slices_of_one_regular_volume_parts_nothing(
+    edit: Callable[[Dataset, int], None], tmp_path: Path
+) -> None:
+    values = np.arange(24 * 8 * 8, dtype=np.uint16).reshape(24, 8, 8)
+    path = write_enhanced(tmp_path / "e.dcm", values, edit=edit)
+    header = headers.read(path)
+
+    assert len(read_series([path]).headers) == 24
+    assert (header.frames, header.orientations, header.several_volumes) == (24, 1, "")
+
+
 def test_several_stacks_in_parts_of_a_concatenation_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "e.dcm", (*SURVEY, HEAD))
     dataset = pydicom.dcmread(path)
@@ -261,3 +296,30 @@ def test_a_real_object_with_a_second_volume(name: str, code: str, shared_data: P
         assert refused(tmp_path / "e.dcm").code == code
     else:
         assert sorted(read_series([tmp_path / "e.dcm"]).frames) == list(range(1, 97))
+
+
+def test_a_single_dimension_is_one_dimension(tmp_path: Path) -> None:
+    def edit(groups: Dataset, index: int) -> None:
+        groups.FrameContentSequence[0].DimensionIndexValues = index + 1
+
+    values = np.arange(12 * 8 * 8, dtype=np.uint16).reshape(12, 8, 8)
+    path = write_enhanced(tmp_path / "e.dcm", values, edit=edit)
+
+    assert headers.read(path).frames == len(read_series([path]).headers) == 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_conversion_to_enhanced_mr_left_unassigned_counts(tmp_path: Path) -> None:
+    classic = stack(new_uid(), "FLAIR", ContrastBolusAgent="GD", AccessionNumber="", StudyID="1")
+    for image in classic:
+        image.ReferringPhysicianName, image.SoftwareVersions = "", "1"
+    converted = LegacyConvertedEnhancedMRImage(
+        classic, highdicom.UID(), 3, highdicom.UID(), 1, transfer_syntax_uid=ExplicitVRLittleEndian
+    )
+    converted.save_as(tmp_path / "e.dcm")
+
+    header, found = headers.read(tmp_path / "e.dcm"), read_series([tmp_path / "e.dcm"]).headers[0]
+
+    assert (header.tr_ms, header.te_ms, header.ti_ms) == (9000, 100, 2500)
+    assert header.contrast_given and header.scanning_sequence == ("SE", "IR")
+    assert (found.RepetitionTime, found.EchoTime, list(found.ScanningSequence)) == (9000, 100, ["SE", "IR"])
