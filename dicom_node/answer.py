@@ -27,6 +27,7 @@ from dicom_node.ledger import (
     State,
     document_id,
 )
+from dicom_node.parcels import Answer, parcel
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from synthesis import job as message
@@ -208,11 +209,11 @@ class Answerer:
 
     def _attempt(self, document: DocumentRow, posting: PostingRow) -> dict[str, Any]:
         """Return what an attempt changes in the posting."""
-        answers: list[send.Answer] = []
+        answers: list[Answer] = []
         try:
             peer = self._settings.peer_named(posting.destination)
-            parcel = send.parcel(self._spool.root / document.path)
-            send.hand_over(self._settings.node.ae_title, peer, [parcel], answers.append)
+            posted = parcel(self._spool.root / document.path)
+            send.hand_over(self._settings.node.ae_title, peer, [posted], answers.append)
         except PeerUnreachable as error:
             return _later(posting, error.sentence)
         except (NoSuchThing, PeerRefuses) as error:

@@ -24,6 +24,7 @@ from dicom_node.ledger import (
     Ledger,
     State,
 )
+from dicom_node.parcels import Answer, parcel
 from dicom_node.settings import NO_DESTINATION, Peer, Settings
 from dicom_node.spool import Spool
 from synthesis import job as message
@@ -192,7 +193,7 @@ class Deliverer:
         answers = _Answers(self._ledger, rows)
         away = unwilling = ""
         try:
-            parcels = [send.parcel(self._spool.root / row.path) for row in rows.values()]
+            parcels = [parcel(self._spool.root / row.path) for row in rows.values()]
             send.hand_over(self._settings.node.ae_title, peer, parcels, answers.add)
         except PeerUnreachable as error:
             away = error.sentence
@@ -250,7 +251,7 @@ class _Answers:
         self.refused: dict[str, int] = {}
         self.later: dict[str, int] = {}
 
-    def add(self, answer: send.Answer) -> None:
+    def add(self, answer: Answer) -> None:
         """Take one answer; write those that have gathered now and then."""
         uid = answer.parcel.sop_instance_uid
         self._heard.add(uid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     UID,
     EnhancedMRImageStorage,
@@ -27,6 +25,7 @@ from pynetdicom import _config, build_context, evt
 from pynetdicom.sop_class import Verification
 
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
+from dicom_node.parcels import SUCCESS, Answer, Parcel, parcel
 from dicom_node.settings import Peer
 from dicom_node.sockets import SERVICE_SYNTAXES, PromptAE
 
@@ -42,56 +41,6 @@ LOSSLESS = (JPEGLSLossless, JPEG2000Lossless, RLELossless)
 COMPRESSIBLE = frozenset({MRImageStorage, EnhancedMRImageStorage})
 _CONNECT_TIMEOUT_S = 10
 _ANSWER_TIMEOUT_S = 60
-
-SUCCESS = 0x0000
-#: The peer stored it with changes.
-COERCED = 0xB000
-#: Refused for now, as is out of resources (A7xx).
-PROCESSING_FAILURE = 0x0110
-#: The peer has it already: our identifiers say that it is the same (PS3.7 C.5). Its answer was lost before.
-DUPLICATE = 0x0111
-#: Statuses that mean stored: Success, the warnings of C-STORE (PS3.4 B.2.3), and what is known there.
-STORED = frozenset({SUCCESS, COERCED, 0xB006, 0xB007, DUPLICATE})
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """One file to send."""
-
-    path: Path
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the peer said to one instance."""
-
-    parcel: Parcel
-    status: int
-
-    @property
-    def stored(self) -> bool:
-        """Whether the peer has it now."""
-        return self.status in STORED
-
-    @property
-    def transient(self) -> bool:
-        """Whether the peer may take it later."""
-        return self.status == PROCESSING_FAILURE or 0xA700 <= self.status <= 0xA7FF
-
-
-def parcel(path: Path) -> Parcel:
-    """Return what the meta information of a Part 10 file says; raises InvalidDicomError or OSError."""
-    meta = read_file_meta_info(path)
-    values = [
-        meta.get(keyword)
-        for keyword in ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
-    ]
-    if not all(values):
-        raise InvalidDicomError("the file meta information is incomplete")
-    return Parcel(path, *(str(value) for value in values))
 
 
 def echo(calling_aet: str, peer: Peer) -> float:

@@ -19,7 +19,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import PeerRefuses, PeerUnreachable
-from dicom_node.send import COERCED, PROCESSING_FAILURE, SUCCESS, Answer, Parcel
+from dicom_node.parcels import COERCED, PROCESSING_FAILURE, SUCCESS, Answer, Parcel
 from dicom_node.settings import Peer
 
 _CONNECT_TIMEOUT_S = 10

@@ -21,7 +21,7 @@ from attributes import COLUMNS, Made, both_sources, table
 from node_bench import HOST, free_port
 from small_studies import new_uid, stack, write
 
-from dicom_node import commitment, deliver, find, receive, send, stow
+from dicom_node import commitment, deliver, find, parcels, receive, send, stow
 from dicom_node.errors import NodeError
 from dicom_node.ledger import Ledger
 from dicom_node.receive import Receiver
@@ -153,10 +153,10 @@ def test_what_it_proposes_is_what_the_statement_says(
         (one,) = stack(new_uid(), "T1", slices=1)
         one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = sop_class
         objects.append(one)
-    parcels = [send.parcel(path) for path in write(objects, tmp_path)]
+    sent = [parcels.parcel(path) for path in write(objects, tmp_path)]
     asked: list[Callable[[], object]] = [
         lambda: send.echo("TAVIT", peer),
-        lambda: send.store("TAVIT", peer, parcels, lambda answer: None),
+        lambda: send.store("TAVIT", peer, sent, lambda answer: None),
         lambda: find.held("TAVIT", peer, "1.2.3", {}, name_missing=False),
         lambda: commitment.inquire("TAVIT", peer, lambda report: True).__enter__(),
     ]
@@ -189,8 +189,8 @@ def test_the_statuses_are_those_of_the_code() -> None:
         commitment.PROCESSING_FAILURE,
     }
     stored = re.search(r"C-STORE as SCU: ([0-9A-F, ]+) count as stored", section("Networking"))
-    assert stored and {int(code, 16) for code in stored[1].split(", ")} == send.STORED
-    transient = [status for status in range(0x10000) if send.Answer(None, status).transient]  # type: ignore[arg-type]
+    assert stored and {int(code, 16) for code in stored[1].split(", ")} == parcels.STORED
+    transient = [status for status in range(0x10000) if parcels.Answer(None, status).transient]  # type: ignore[arg-type]
     assert transient == [0x0110, *range(0xA700, 0xA800)] and "A7xx, 0110 and a lost" in STATEMENT
     http = re.search(r"^\| ([0-9, ]+), no answer \| tried again", section("DICOMweb"), re.MULTILINE)
     assert http and {int(code) for code in http[1].split(", ")} == stow._TRANSIENT

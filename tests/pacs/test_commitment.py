@@ -27,7 +27,7 @@ from dicom_node import confirm, deliver, stow
 from dicom_node.by_hand import retry
 from dicom_node.errors import PeerRefuses
 from dicom_node.ledger import DeliveryState, How, JobRow, State
-from dicom_node.send import Answer, parcel
+from dicom_node.parcels import Answer, parcel
 from dicom_node.settings import Peer
 from synthesis.job import Job
 

@@ -21,7 +21,8 @@ from pydicom.uid import (
 )
 from slices import write_series
 
-from dicom_node.send import COMPRESSIBLE, Answer, parcel, store
+from dicom_node.parcels import Answer, parcel
+from dicom_node.send import COMPRESSIBLE, store
 from dicom_node.settings import Peer
 from synthesis.series import read_series
 

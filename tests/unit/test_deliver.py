@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node import send
+from dicom_node import deliver, send
 from dicom_node.deliver import Deliverer
 from dicom_node.ledger import DeliveryState, Ledger
-from dicom_node.send import Answer, Parcel
+from dicom_node.parcels import SUCCESS, Answer, Parcel
 from dicom_node.settings import Peer, Settings
 from dicom_node.spool import Spool
 
@@ -29,10 +29,10 @@ def test_what_was_answered_before_a_bug_is_not_sent_again(
         aet: str, peer: Peer, parcels: Sequence[Parcel], answered: Callable[[Answer], None]
     ) -> None:
         for parcel in parcels[:2]:
-            answered(Answer(parcel, send.SUCCESS))
+            answered(Answer(parcel, SUCCESS))
         raise ValueError("a bug")
 
-    monkeypatch.setattr(send, "parcel", lambda path: Parcel(path, "1.2", f"1.1.{path.name}", "1.4"))
+    monkeypatch.setattr(deliver, "parcel", lambda path: Parcel(path, "1.2", f"1.1.{path.name}", "1.4"))
     monkeypatch.setattr(send, "hand_over", breaks_at_the_third)
     deliverer = Deliverer(settings, ledger, Spool(tmp_path))
 

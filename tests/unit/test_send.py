@@ -23,7 +23,8 @@ from pydicom.uid import (
 from small_studies import new_uid, pair, stack, write
 
 from dicom_node.errors import NoSuchThing, PeerRefuses, PeerUnreachable
-from dicom_node.send import LOSSLESS, Answer, Parcel, echo, forms, parcel, send_folder, store
+from dicom_node.parcels import Answer, Parcel, parcel
+from dicom_node.send import LOSSLESS, echo, forms, send_folder, store
 from dicom_node.settings import Peer as PeerSettings
 
 StartPeer = Callable[..., Peer]

@@ -16,7 +16,8 @@ from small_studies import new_uid, stack, write
 
 from dicom_node import stow
 from dicom_node.errors import PeerRefuses, PeerUnreachable
-from dicom_node.send import Answer, Parcel, parcel, send_folder
+from dicom_node.parcels import Answer, Parcel, parcel
+from dicom_node.send import send_folder
 from dicom_node.settings import Peer
 
 Say = Callable[[int, bytes], tuple[int, dict[str, Any] | None]]
