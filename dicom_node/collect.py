@@ -111,16 +111,21 @@ class Collector:
     def _index(self, arrived: list[UnseenArrival]) -> None:
         """Read the headers of new instances into the ledger."""
         found: dict[str, dict[str, Any]] = {}
+        readable: dict[str, Header] = {}
         for arrival in arrived:
-            if arrival.indexed or arrival.sop_instance_uid in found:
+            uid = arrival.sop_instance_uid
+            if arrival.indexed or uid in found or uid in readable:
                 continue
             try:
-                header = headers.read(self._spool.root / arrival.path)
+                readable[uid] = headers.read(self._spool.root / arrival.path)
             except headers.Unreadable as error:
-                found[arrival.sop_instance_uid] = {"problem": error.sentence}
+                found[uid] = {"problem": error.sentence}
                 log.warning("association %d: %s", arrival.association_id, error.sentence)
-                continue
-            found[arrival.sop_instance_uid] = {
+        # An archive may drop every mark of what we made, but not its UID.
+        ours = self._ledger.made_for({header.study_uid for header in readable.values()})
+        for uid, header in readable.items():
+            header = replace(header, synthetic=header.synthetic or uid in ours)
+            found[uid] = {
                 "study_uid": header.study_uid,
                 "series_uid": header.series_uid,
                 "header": header.to_json(),

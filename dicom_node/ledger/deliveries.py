@@ -55,6 +55,13 @@ class Deliveries(Database):
             )
             return [DeliveryRow(**{**row._mapping, "state": DeliveryState(row.state)}) for row in rows]
 
+    def made_for(self, study_uids: Iterable[str]) -> set[str]:
+        """Return the SOP Instance UIDs of what was made for these studies."""
+        deliveries, jobs = schema.deliveries, schema.jobs
+        with self._read() as sql:
+            made = select(deliveries.c.sop_instance_uid).join(jobs, jobs.c.id == deliveries.c.job_id)
+            return set(sql.scalars(made.where(jobs.c.study_uid.in_(list(study_uids))).distinct()))
+
     def set_deliveries(self, changes: Iterable[tuple[DeliveryRow, DeliveryState, int | None]]) -> None:
         """Record what destinations answered for some instances, in one transaction."""
         table = schema.deliveries

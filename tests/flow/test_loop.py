@@ -63,6 +63,23 @@ def test_no_kind_of_object_that_is_routed_back_opens_a_job_or_is_answered(
     assert len(flow.worker.took) == 1 and len(answered(peer)) == 12
 
 
+def test_what_was_delivered_is_known_by_its_uid_though_an_archive_dropped_every_mark(
+    bench: Start, peer: Peer
+) -> None:
+    flow = bench(collect=UNHURRIED)
+    flow.send(pair())
+    job = flow.wait(State.DELIVERED, seconds=PATIENCE_S)
+    back = list({one.SOPInstanceUID: one for one in peer.received}.values())
+    for image in as_old_archives_keep_it(back):
+        image.Manufacturer, image.ImageType = "Archive", ["ORIGINAL", "PRIMARY", "M", "SE"]
+        image.SeriesDescription = "T1"
+
+    flow.send(back)
+
+    assert flow.noted(job, "SYNTHETIC_IGNORED", seconds=PATIENCE_S).startswith("12 instances")
+    assert [(one.id, one.state) for one in flow.jobs()] == [(job.id, State.DELIVERED)]
+
+
 @KEPT
 def test_no_kind_of_object_alone_opens_a_job(
     bench: Start, peer: Peer, tmp_path: Path, kept: Callable[[list[Dataset]], list[Dataset]]
