@@ -260,8 +260,8 @@ class Collector:
         now = time.time()
         quiet_s = self._settings.collect.quiet_seconds
         wait_s = self._settings.collect.wait_minutes * 60
-        rows = self._ledger.study_headers(job.study_uid)
-        all_series = group(Header.from_json(values) for _, values in rows)
+        instances = self._instances(self._ledger.study_headers(job.study_uid))
+        all_series = group(header for _, header in instances)
         arrivals = self._ledger.study_arrivals(job.study_uid)
         associations = self._ledger.associations_of(job.study_uid)
         if self._ledger.has_unseen(one.id for one in associations.values() if one.closed is not None):
@@ -270,7 +270,7 @@ class Collector:
         how = transfers(arrivals, associations)
         quiet = now - job.last_arrival >= quiet_s
         expired = now - job.last_arrival >= wait_s
-        files = self._files(rows)
+        files = files_to_see(instances)
         choice = choose_pair(
             all_series,
             Situation(
@@ -291,9 +291,9 @@ class Collector:
             look_again = job.last_arrival + (quiet_s if not quiet else wait_s)
         return choice, max(look_again, now + _LOOK_EVERY_S)
 
-    def _files(self, rows: list[tuple[str, dict[str, Any]]]) -> dict[str, tuple[Path, ...]]:
-        """Return the files of each series UID of a study that are looked at."""
-        return files_to_see((self._spool.root / path, Header.from_json(values)) for path, values in rows)
+    def _instances(self, rows: list[tuple[str, dict[str, Any]]]) -> list[tuple[Path, Header]]:
+        """Return file and header of each instance of a study."""
+        return [(self._spool.root / path, Header.from_json(values)) for path, values in rows]
 
     def _complete(self, job: JobRow, choice: Choice, rule: Rule) -> None:
         inputs = self._ledger.series_paths(job.study_uid, choice.chosen)
@@ -347,9 +347,10 @@ class Collector:
             return "A series that was used has grown."
         if job.by_hand:
             return ""
+        instances = self._instances(rows)
         choice = choose_pair(
-            group(Header.from_json(values) for _, values in rows),
-            Situation(expired=False, look=look_into(self._files(rows))),
+            group(header for _, header in instances),
+            Situation(expired=False, look=look_into(files_to_see(instances))),
         )
         if choice.decision == Decision.COMPLETE and set(choice.chosen.values()) != series_used:
             return "Other series fit better than those that were used."
