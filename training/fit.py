@@ -159,11 +159,8 @@ def validation(run: Run, held_out: Slices | Lesions) -> tuple[float, float]:
         with torch.no_grad():
             out = answer(run.average, batch, finder=run.finder)
         error, count = squared_error(out, batch)
-        losses, errors, voxels = (
-            losses + float(loss_of(out, batch, run.recipe.loss)),
-            errors + error,
-            voxels + count,
-        )
+        losses += float(loss_of(out, batch, run.recipe.loss))
+        errors, voxels = errors + error, voxels + count
     losses, errors, voxels = run.ranks.sums([losses, errors, voxels])
     return losses / len(parts), errors / voxels if voxels else math.nan
 

@@ -70,9 +70,8 @@ def loss_of(out: Tensor, batch: Batch, loss: Loss = "squared") -> Tensor:
     """Return the loss of what a network answered to this batch: one channel is a segmentation."""
     if out.shape[1] != OUTPUTS:
         return segmentation_loss(out, batch)
-    return (
-        decibel_loss(Uptake.of(out), batch) if loss == "decibels" else synthesis_loss(Uptake.of(out), batch)
-    )
+    asked = decibel_loss if loss == "decibels" else synthesis_loss
+    return asked(Uptake.of(out), batch)
 
 
 def segmentation_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -87,11 +86,7 @@ def segmentation_loss(logits: Tensor, batch: Batch) -> Tensor:
 def synthesis_loss(uptake: Uptake, batch: Batch) -> Tensor:
     """Return the squared error of Δ, and beside it what chance and amount of enhancement cost."""
     weight = torch.tensor(REGION_WEIGHTS, device=batch.region.device)[batch.region.round().long()]
-    enhances = (functional.avg_pool2d(batch.delta, 3, 1, 1) > ENHANCING).float()
-    change = (uptake.mean - batch.delta).square()
-    chance = functional.binary_cross_entropy_with_logits(uptake.log_odds, enhances, reduction="none")
-    known = uptake.mean.detach() + (enhances - uptake.chance().detach()) * uptake.amplitude
-    amount = (known - batch.delta).square()
+    change, chance, amount = _errors(uptake, batch)
     return (weight * (change + CHANCE_WEIGHT * chance + AMOUNT_WEIGHT * amount)).sum() / weight.sum()
 
 
@@ -101,9 +96,7 @@ def decibel_loss(uptake: Uptake, batch: Batch) -> Tensor:
     Figures are means of decibels over patients. The squared error over a batch is that of the few patients
     whose T1C differs most; here all count alike, and Δ is small where another's may have either sign.
     """
-    enhances = (functional.avg_pool2d(batch.delta, 3, 1, 1) > ENHANCING).float()
-    known = uptake.mean.detach() + (enhances - uptake.chance().detach()) * uptake.amplitude
-    change, amount = (uptake.mean - batch.delta).square(), (known - batch.delta).square()
+    change, chance, amount = _errors(uptake, batch)
     tumour = batch.tumour * (batch.region > 0)
     regions = ((batch.region == 1) & (tumour == 0), (batch.region == 2) & (tumour == 0), tumour > 0)
     total = uptake.mean.new_zeros(())
@@ -113,9 +106,17 @@ def decibel_loss(uptake: Uptake, batch: Batch) -> Tensor:
         if bool(counts.any()):
             error = (change * region).sum(dim=(1, 2, 3))[counts] / pixels[counts]
             total = total + weight * (error + LEAST_ERROR).log().mean()
-    entropy = functional.binary_cross_entropy_with_logits(uptake.log_odds, enhances, reduction="none")
-    beside = TUMOUR_CHANCE_WEIGHT * entropy + AMOUNT_WEIGHT * amount
+    beside = TUMOUR_CHANCE_WEIGHT * chance + AMOUNT_WEIGHT * amount
     return total + (beside * tumour).sum() / tumour.sum().clamp(min=1.0)
+
+
+def _errors(uptake: Uptake, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what each pixel errs by, (B, 1, S, S): in Δ, in the chance to enhance, in the amount."""
+    enhances = (functional.avg_pool2d(batch.delta, 3, 1, 1) > ENHANCING).float()
+    change = (uptake.mean - batch.delta).square()
+    chance = functional.binary_cross_entropy_with_logits(uptake.log_odds, enhances, reduction="none")
+    known = uptake.mean.detach() + (enhances - uptake.chance().detach()) * uptake.amplitude
+    return change, chance, (known - batch.delta).square()
 
 
 def squared_error(out: Tensor, batch: Batch) -> tuple[float, float]:
