@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.prepare.cache import Case, read_cases
+from training.prepare.names import warn_of_twins
 
 SEED = 7
 FOLDS = 5
@@ -63,16 +64,26 @@ def k_folds(cases: Iterable[Case], k: int = FOLDS, seed: int = SEED) -> Split:
     """Return k folds with numbers of exams as equal as the patients' exams allow.
 
     Exams that were refused or that nobody segmented are in no fold.
+
+    Raises
+    ------
+    ValueError
+        When a fold would be empty.
     """
-    chosen = list(cases)
     reason = (
         f"{k} folds by patient, stratified by enhancement, institution and size of the tumour (seed {seed})"
     )
-    return _split(chosen, reason, {str(fold): 1 for fold in range(k)}, seed)
+    return _split(list(cases), reason, {str(fold): 1 for fold in range(k)}, seed)
 
 
 def ucsf_split(cases: Iterable[Case], seed: int = SEED) -> Split:
-    """Return 400, 50 and 51 exams of UCSF-PDGM, or as many in proportion when not all 501 are there."""
+    """Return 400, 50 and 51 exams of UCSF-PDGM, or as many in proportion when not all 501 are there.
+
+    Raises
+    ------
+    ValueError
+        When a part would be empty.
+    """
     reason = (
         "400 exams to train, 50 to validate, 51 to test, as in the papers, follow-ups with their patient; "
         f"stratified by enhancement and size of the tumour (seed {seed})"
@@ -101,14 +112,14 @@ def people(cases: Sequence[Case]) -> list[Person]:
 
 
 def without_twins(*sources: Sequence[Case]) -> list[list[Case]]:
-    """Return the cases of each source without the people of an earlier one: put the best source first."""
+    """Return the cases of each source without the people segmented in an earlier one: best source first."""
     own = iter(_persons([case for source in sources for case in source]))
     seen: set[int] = set()
     out = []
     for source in sources:
         persons = [next(own) for _ in source]
         out.append([case for case, person in zip(source, persons, strict=True) if person not in seen])
-        seen |= {person for case, person in zip(source, persons, strict=True) if case.count}
+        seen |= {person for case, person in zip(source, persons, strict=True) if case.count and case.labelled}
     return out
 
 
@@ -121,9 +132,13 @@ def write_splits(caches: Sequence[Path], folder: Path) -> list[Path]:
     ------
     FileExistsError
         When a file is there: a split is fixed before any training, and stays.
+    ValueError
+        When a cache has too few patients to split.
     """
     splits: dict[Path, Split] = {}
-    for cache, cases in zip(caches, without_twins(*map(read_cases, caches)), strict=True):
+    sources = [read_cases(cache) for cache in caches]
+    warn_of_twins((case.patient, *case.also) for cases in sources for case in cases)
+    for cache, cases in zip(caches, without_twins(*sources), strict=True):
         splits[folder / f"{cache.name}.json"] = k_folds(cases)
         if any(case.patient.startswith("UCSF-PDGM") for case in cases):
             splits[folder / f"{cache.name}-papers.json"] = ucsf_split(cases)
@@ -188,6 +203,10 @@ def _split(cases: Sequence[Case], reason: str, sizes: Mapping[str, int], seed: i
         order, _dealt([persons[i].exams for i in order], list(sizes.values())), strict=True
     ):
         parts[part] |= persons[index].patients
+    if not all(parts):
+        raise ValueError(
+            f"{len(persons)} segmented patients are too few for {len(parts)} parts: one would be empty."
+        )
     return Split(reason, seed, tuple(sizes), tuple(frozenset(part) for part in parts))
 
 

@@ -17,8 +17,10 @@ import SimpleITK as sitk
 
 from synthesis.errors import RefusedInput
 from synthesis.preprocess import to_model_grid
+from training.__main__ import main
 from training.prepare import (
     Case,
+    cache_folder,
     find_exams,
     prepare_lesions,
     prepare_patients,
@@ -120,6 +122,11 @@ def write(root: Path, name: str, volumes: Volumes) -> dict[str, Path]:
     return files
 
 
+def put(image: sitk.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+
+
 def only(root: Path) -> Exam:
     """Return the one exam in a folder."""
     (exam,) = find_exams(root)
@@ -172,6 +179,67 @@ def test_images_as_acquired_are_preferred_and_never_mixed(real: Volumes, tmp_pat
     files["t1c"].unlink()
     bias = {role for role, path in only(tmp_path).files.items() if "bias" in path.name}
     assert bias == {Role.T1, Role.T1C}
+    next(path for path in tmp_path.rglob("*_T1_bias.nii.gz")).unlink()
+    one = convert(only(tmp_path), SIZE, with_labels=True)
+    assert (one.case.code, one.case.count) == ("BIAS_DIFFERS", 0)
+
+
+@pytest.mark.parametrize("family", ["MEN", "MET", "SSA"])
+def test_the_other_tumours_of_brats_are_named_as_gliomas(family: str, real: Volumes, tmp_path: Path) -> None:
+    name = f"BraTS-{family}-00002-000"
+    for what, file in (("t1", "t1n"), ("flair", "t2f"), ("t1c", "t1c"), ("seg", "seg")):
+        put(real[what], tmp_path / name / f"{name}-{file}.nii.gz")
+    exam = only(tmp_path)
+    assert (exam.name, exam.patient, exam.scheme) == (name, name[:-4], Scheme.SINCE_2023)
+    assert (set(exam.files), exam.also) == (set(Role), ())
+
+
+def test_upper_case_is_no_other_name(real: Volumes, tmp_path: Path) -> None:
+    for name in ("T1", "FLAIR", "T1CE", "seg"):
+        put(real["t1"], tmp_path / "BraTS2021_00002" / f"BraTS2021_00002_{name}.nii.gz")
+    assert set(only(tmp_path).files) == set(Role)
+
+
+def test_two_folders_of_one_name_are_two_exams(real: Volumes, tmp_path: Path) -> None:
+    for place in ("P1/anat", "P2/anat"):
+        for what, image in real.items():
+            put(image, tmp_path / place / f"{what}.nii.gz")
+    (tmp_path / "P1" / "anat" / "flair.nii.gz").unlink()
+    first, second = find_exams(tmp_path)
+    assert [(exam.name, exam.patient) for exam in (first, second)] == [("P1/anat",) * 2, ("P2/anat",) * 2]
+    assert Role.FLAIR not in first.files
+    assert {path.parent for path in second.files.values()} == {tmp_path / "P2" / "anat"}
+
+
+def test_two_versions_of_a_named_exam_are_not_mixed(real: Volumes, tmp_path: Path) -> None:
+    write(tmp_path / "v1", GLI, real)["flair"].unlink()
+    write(tmp_path / "v2", GLI, real)
+    first, second = find_exams(tmp_path)
+    assert (first.name, first.patient) == (f"v1/{GLI}", "BraTS-GLI-00000")
+    assert (second.name, second.patient) == (f"v2/{GLI}", "BraTS-GLI-00000")
+    assert Role.FLAIR not in first.files
+
+
+def test_images_of_no_exam_are_listed_and_links_are_followed(real: Volumes, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write(source / "batch", GLI, real)
+    put(real["t1"], source / "batch" / "unheard" / "of.nii.gz")
+    write(source, "UPENN-GBM-00001_11", real)
+    put(real["t1"], source / "more" / "UPENN-GBM-00001_11" / "of.nii.gz")
+    put(real["t1"], source / "loose.nii.gz")
+    write(tmp_path / "elsewhere", "BraTS2021_00002", real)
+    (source / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(source)
+    exams = find_exams(source)
+    assert [(exam.name, len(exam.files)) for exam in exams] == [
+        (GLI, 4),
+        ("BraTS2021_00002", 4),
+        ("more/UPENN-GBM-00001_11", 0),
+        ("segm/UPENN-GBM-00001_11", 4),
+        ("source", 0),
+        ("unheard", 0),
+    ]
+    assert convert(exams[-1], SIZE, with_labels=True).case.code == "NO_T1"
 
 
 def test_the_labels_mean_what_name_and_values_say_together() -> None:
@@ -184,6 +252,8 @@ def test_the_labels_mean_what_name_and_values_say_together() -> None:
     assert read_labels(both, Scheme.UNNAMED)[0].tolist() == [[0, OEDEMA, ENHANCING, CAVITY]]
     assert read_labels(four, Scheme.UNNAMED)[0].tolist() == enhancing
     assert read_labels(np.array([[0.0, 255]]), Scheme.UNNAMED)[0].tolist() == [[0, UNKNOWN]]
+    assert "Label 4" in read_labels(four, Scheme.UNNAMED)[1]
+    assert read_labels(four * 1.0000153, Scheme.UNTIL_2021)[0].tolist() == enhancing  # by a scale slope
     labels, note = read_labels(three, Scheme.UNTIL_2021)
     assert labels.tolist() == enhancing
     assert "3" in note
@@ -193,10 +263,12 @@ def test_the_labels_mean_what_name_and_values_say_together() -> None:
     ("values", "scheme", "code"),
     [
         ([0, 3, 4], Scheme.UNTIL_2021, "LABELS_UNCLEAR"),
+        ([0, 4], Scheme.UNNAMED, "LABELS_UNCLEAR"),
         ([0, 1, 7], Scheme.SINCE_2023, "LABELS_UNEXPECTED"),
         ([-1, 0, 1], Scheme.UNTIL_2021, "LABELS_UNEXPECTED"),
         ([0, 1, 5], Scheme.UNNAMED, "LABELS_UNEXPECTED"),
         ([0, 0.5, 1], Scheme.UNTIL_2021, "LABELS_UNEXPECTED"),
+        ([0, 1.002, 2], Scheme.UNTIL_2021, "LABELS_UNEXPECTED"),
     ],
 )
 def test_labels_that_stand_for_nothing_known_are_refused(
@@ -252,6 +324,7 @@ def elsewhere(image: sitk.Image) -> sitk.Image:
 
 FAULTS: dict[str, tuple[str, str, Callable[[Path], None]]] = {
     "a missing T1W": ("NO_T1", "t1", Path.unlink),
+    "a link to nothing": ("UNREADABLE_FILE", "t1", lambda path: (path.unlink(), path.symlink_to("gone"))[1]),
     "a missing FLAIR": ("NO_FLAIR", "flair", Path.unlink),
     "a missing T1C": ("NO_T1C", "t1c", Path.unlink),
     "text": ("UNREADABLE_FILE", "flair", lambda path: path.write_text("no image") and None),
@@ -291,6 +364,7 @@ def test_a_file_cut_short_is_found_without_compression(real: Volumes, tmp_path: 
     [
         ("BLANK_VOLUME", lambda real: {"t1": real["t1"] * 0}),
         ("BLANK_VOLUME", lambda real: {"t1c": real["t1c"] * 0}),
+        ("BLANK_VOLUME", lambda real: {"t1c": real["t1c"] * 0 + 300}),
         ("NOT_A_HEAD", lambda real: {"flair": real["flair"] * sitk.Cast(real["seg"] == 1, 2)}),
         ("SAME_VOLUME", lambda real: {"t1c": real["t1"] * 2}),
         ("SAME_VOLUME", lambda real: {"flair": real["t1"]}),
@@ -375,6 +449,10 @@ def test_a_cavity_is_no_tumour(real: Volumes, tmp_path: Path) -> None:
     cavity = array(patient.labels) == CAVITY
     assert np.array_equal(cavity, array(real["seg"]) == 1)
     assert not array(patient.tumour)[cavity].any()
+    alone = real | {"seg": sitk.Cast(real["seg"] == 1, 2) * 4}
+    assert converted(tmp_path / "alone", alone).case.notes == (
+        "The segmentation holds a cavity and no tumour.",
+    )
 
 
 def test_a_folder_is_prepared_whatever_is_wrong_with_some_exams(
@@ -386,22 +464,80 @@ def test_a_folder_is_prepared_whatever_is_wrong_with_some_exams(
     write(source, "BraTS2021_00002", real)  # the same images under another name
     cut(write(source, "UCSF-PDGM-0004", real)["t1"])
     (source / "nothing").mkdir()
+    (source / "old.csv").mkdir()
+    (source / "open.csv").write_text(
+        'ID,BraTS21 ID\nUCSF-PDGM-0004,BraTS2021_00097\nUCSF-PDGM-0005,"' + "x\n" * 9
+    )
+    lost = write(source, "UPENN-GBM-00001_11", real)["flair"]
+    lost.unlink()
+    lost.symlink_to("gone")
     with caplog.at_level(logging.INFO):
         cases = prepare_patients(source, tmp_path / "cache", SIZE)
     assert [(case.exam, case.code) for case in cases] == [
         (GLI, ""),
         ("BraTS2021_00002", "SAME_IMAGES"),
         ("UCSF-PDGM-0004", "UNREADABLE_FILE"),
+        ("UPENN-GBM-00001_11", "UNREADABLE_FILE"),
         ("nothing", "NO_T1"),
+        ("old.csv", "NO_T1"),
     ]
+    assert "BraTS-00097" in cases[2].also  # before the open quote
+    assert "table 1 cannot be read to its end (IsADirectoryError)" in caplog.text
+    assert "table 2 cannot be read to its end (Error)" in caplog.text
     assert read_cases(tmp_path / "cache") == cases
     alone = convert(find_exams(source)[0], SIZE, with_labels=True)
     for name, values in alone.arrays.items():
         assert np.array_equal(np.load(tmp_path / "cache" / f"{name}.npy", mmap_mode="r"), values)
     said = summary(cases) + caplog.text
-    assert "1 of 4 exams kept" in said
-    assert "UNREADABLE_FILE       1  exam 3: The file of the T1W is damaged or no NIfTI." in said
+    assert "1 of 6 exams kept" in said
+    assert "UNREADABLE_FILE       2  exam 3, 4: The file of the T1W is damaged or no NIfTI." in said
     assert not any(case.exam in said for case in cases)
+
+
+def test_of_twins_the_segmented_one_is_kept(
+    real: Volumes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "source", "BraTS2021_00002", real)["seg"].unlink()
+    write(tmp_path / "source", "UCSF-PDGM-0004", real)
+    cases = prepare_patients(tmp_path / "source", tmp_path / "cache", SIZE)
+    assert [(case.exam, case.code) for case in cases] == [
+        ("UCSF-PDGM-0004", ""),
+        ("BraTS2021_00002", "SAME_IMAGES"),
+    ]
+    assert "NO TABLE SAYS WHO IS IN BOTH" in caplog.text
+
+
+def test_a_source_of_any_spelling_takes_no_other_cache_with_it(
+    real: Volumes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "mine", GLI, real)
+    other = tmp_path / "work" / "cache" / "other" / "cases.json"
+    other.parent.mkdir(parents=True)
+    other.write_text("[]")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert main(["--work", str(tmp_path / "work"), "prepare", "."]) == 0
+    assert [case.exam for case in read_cases(tmp_path / "work" / "cache" / "mine")] == [GLI]
+    assert main(["--work", str(tmp_path / "work"), "prepare", "/"]) == 1
+    assert main(["--work", str(tmp_path / "work"), "prepare", ".", "--name", ".."]) == 1
+    assert other.exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp", "a\\b"])
+def test_a_cache_has_a_name_of_its_own(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no name for a cache"):
+        cache_folder(tmp_path, name)
+
+
+def test_a_folder_that_is_no_cache_is_not_replaced(tmp_path: Path) -> None:
+    cache = CacheWriter(tmp_path / "cache", "plan")
+    cache.add(Case("a", 0, 2), slices(2))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "thesis.txt").write_text("all of it")
+    with pytest.raises(FileExistsError, match="no cache"):
+        cache.finish()
+    with pytest.raises(FileExistsError, match="no cache"):
+        CacheWriter(tmp_path / "cache", "plan")
+    assert (tmp_path / "cache" / "thesis.txt").exists()
 
 
 def test_nothing_usable_leaves_nothing_behind(real: Volumes, tmp_path: Path) -> None:
@@ -486,6 +622,58 @@ def test_a_real_pedestal_is_refused(shared_data: Path) -> None:
     assert one.case.code == "PEDESTAL"
 
 
+def linked(source: Path, folder: Path, *names: str) -> Path:
+    """Return a folder with links to series of a DICOM exam."""
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).symlink_to(source / name)
+    return folder
+
+
+def test_dicom_exams_of_one_name_are_two_and_of_one_id_one_person(shared_data: Path, tmp_path: Path) -> None:
+    sources = [shared_data / "lgg" / name for name in ("TCGA_HT_7680_19970202", "TCGA_HT_7874_19950902")]
+    for source, place in zip(sources, ("P1/study", "P2/study"), strict=True):
+        linked(source, tmp_path / place, "flair", "t1c", "seg")
+        (tmp_path / place / "t1").mkdir()
+        (tmp_path / place / "dwi").mkdir()  # belongs to the exam: not listed
+        dataset = pydicom.dcmread(next((source / "t1").glob("*.dcm")))
+        dataset.PatientID = "1234567"
+        dataset.save_as(tmp_path / place / "t1" / "1.dcm")
+        dataset.save_as(tmp_path / place / "dwi" / "1.dcm")
+    first, second = find_exams(tmp_path)
+    assert [first.patient, second.patient] == ["P1/study", "P2/study"]
+    assert first.also == second.also
+    assert first.also[0].startswith("ID ")
+    assert "1234567" not in repr(first)
+    for issuer, number in (("another hospital", "1234567"), ("", "")):
+        dataset.IssuerOfPatientID, dataset.PatientID = issuer, number
+        dataset.save_as(tmp_path / "P2" / "study" / "t1" / "1.dcm")
+        also = find_exams(tmp_path)[1].also
+        assert (also != first.also, len(also)) == (True, 1 if number else 0)
+
+
+def test_dicom_needs_no_suffix(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "lgg" / "TCGA_HT_7680_19970202"
+    for number, path in enumerate(sorted(source.rglob("*.dcm"))):
+        place = tmp_path / "one" / path.parent.name / f"{number}{'.IMA' * (number % 2)}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(path)
+    (tmp_path / "one" / "t1" / "thumbs.db").write_text("no DICOM")
+    (tmp_path / "two").symlink_to(source / "t1")  # in no known layout
+    one, two = find_exams(tmp_path)
+    assert np.array_equal(array(read_exam(one).t1), array(read_patient(source).t1))
+    assert (two.name, two.files) == ("two", {})
+
+
+def test_of_two_segmentations_it_is_said_which_was_taken(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "lgg" / "TCGA_HT_7680_19970202"
+    folder = linked(source, tmp_path / source.name, "t1", "flair", "t1c")
+    (folder / "seg").mkdir()
+    for name in ("a.dcm", "b.dcm"):
+        copy(next((source / "seg").glob("*.dcm")), folder / "seg" / name)
+    assert read_patient(folder).notes == ("The SEG is there 2 times: a.dcm was taken.",)
+
+
 @pytest.mark.parametrize(
     ("code", "edit"),
     [
@@ -499,10 +687,7 @@ def test_a_dicom_segmentation_of_something_else_is_refused(
     code: str, edit: Callable[[pydicom.Dataset], object], shared_data: Path, tmp_path: Path
 ) -> None:
     source = shared_data / "lgg" / "TCGA_HT_7680_19970202"
-    folder = tmp_path / source.name
-    folder.mkdir()
-    for name in ("t1", "flair", "t1c"):
-        (folder / name).symlink_to(source / name)
+    folder = linked(source, tmp_path / source.name, "t1", "flair", "t1c")
     (folder / "seg").mkdir()
     seg = pydicom.dcmread(next((source / "seg").glob("*.dcm")))
     edit(seg)

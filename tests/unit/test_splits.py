@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from training.prepare import Case
@@ -75,6 +75,7 @@ def counts(split: Split, cases: Sequence[Case]) -> list[int]:
 @given(data_sets(), st.integers(2, 5), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_everybody_is_in_one_fold_and_nobody_in_two(cases: list[Case], k: int, seed: int) -> None:
+    assume(len(people(cases)) >= k)
     split = k_folds(cases, k, seed)
     usable = {one.patient for one in cases if one.count and one.labelled}
     assert sorted(patient for fold in split.folds for patient in fold) == sorted(usable)
@@ -87,6 +88,7 @@ def test_everybody_is_in_one_fold_and_nobody_in_two(cases: list[Case], k: int, s
 @given(data_sets(), st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
 def test_a_split_follows_from_people_and_seed_alone(cases: list[Case], random: object) -> None:
+    assume(len(people(cases)) >= 5)
     shuffled = list(cases)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert k_folds(cases).digest == k_folds(shuffled).digest
@@ -107,6 +109,7 @@ def test_every_fold_gets_its_share_of_every_kind(cases: list[Case], k: int) -> N
 @given(single_exams())
 @settings(max_examples=60, deadline=None)
 def test_unequal_parts_are_of_the_sizes_that_were_asked_for(cases: list[Case]) -> None:
+    assume(len(cases) > 6)  # of six, one part would get none
     split = ucsf_split(cases)
     for size, part in zip(UCSF_EXAMS.values(), split.folds, strict=True):
         assert abs(len(part) - size * len(cases) / 501) < 1
@@ -154,6 +157,20 @@ def test_twins_are_left_out_of_the_later_source() -> None:
     ]
 
 
+def test_only_a_segmented_exam_displaces_its_twin() -> None:
+    drawn = case("BraTS2021_00097", also=("BraTS-00097",))
+    bare = case("UCSF-PDGM-0004", also=("BraTS-00097",), labelled=False, group="", tumour_ml=None)
+    assert without_twins([bare], [drawn]) == [[bare], [drawn]]
+    assert without_twins([drawn], [bare]) == [[drawn], []]
+
+
+def test_an_empty_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 segmented patients are too few for 5 parts"):
+        k_folds([case("a"), case("b"), case("c"), case("d", labelled=False)])
+    with pytest.raises(ValueError, match="too few for 3 parts"):
+        ucsf_split(ucsf()[:6])
+
+
 def test_names_are_chained_to_one_person() -> None:
     cases = [case("a", also=("x",)), case("b", also=("x", "y")), case("c", also=("y",)), case("d")]
     assert Counter(len(person.patients) for person in people(cases)) == {3: 1, 1: 1}
@@ -191,18 +208,30 @@ def test_one_person_under_two_names_on_two_sides_is_refused(tmp_path: Path) -> N
         load_split(path, [case("a"), case("b", also=("a",))])
 
 
-def test_splits_of_caches_share_nobody_and_stay(tmp_path: Path) -> None:
-    sources = {
-        "ucsf": [*ucsf(), case("UCSF-PDGM-0601", also=("BraTS-00097",))],
-        "brats2021": [
-            case(f"BraTS2021_{number:05d}", also=(f"BraTS-{number:05d}",)) for number in range(90, 110)
-        ],
-    }
+def write_caches(root: Path, **sources: Sequence[Case]) -> list[Path]:
     for name, cases in sources.items():
-        (tmp_path / name).mkdir()
+        (root / name).mkdir()
         rows = [one.__dict__ | {"also": list(one.also), "notes": []} for one in cases]
-        (tmp_path / name / "cases.json").write_text(json.dumps(rows))
-    paths = write_splits([tmp_path / name for name in sources], tmp_path / "folds")
+        (root / name / "cases.json").write_text(json.dumps(rows))
+    return [root / name for name in sources]
+
+
+def brats_2021() -> list[Case]:
+    return [case(f"BraTS2021_{number:05d}", also=(f"BraTS-{number:05d}",)) for number in range(90, 110)]
+
+
+def test_it_is_said_aloud_when_no_table_tells_the_twins(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_splits(write_caches(tmp_path, ucsf=ucsf(), brats2021=brats_2021()), tmp_path / "folds")
+    assert "NO TABLE SAYS WHO IS IN BOTH" in caplog.text
+
+
+def test_splits_of_caches_share_nobody_and_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mapped = [*ucsf(), case("UCSF-PDGM-0601", also=("BraTS-00097",))]
+    caches = write_caches(tmp_path, ucsf=mapped, brats2021=brats_2021())
+    paths = write_splits(caches, tmp_path / "folds")
+    assert "NO TABLE" not in caplog.text
     assert [path.name for path in paths] == ["ucsf.json", "ucsf-papers.json", "brats2021.json"]
     brats = frozenset().union(*load_split(paths[2]).folds)
     assert len(brats) == 19

@@ -5,7 +5,7 @@ the target to the model grid, `run` does so for a folder, `cache` holds what com
 teach something wrong is refused, with a code and a sentence in ``cases.json``; it does not stop the others.
 """
 
-from training.prepare.cache import Case, read_cases
+from training.prepare.cache import Case, cache_folder, read_cases
 from training.prepare.exams import Exam, find_exams
 from training.prepare.lesions import prepare_lesions
 from training.prepare.patient import Facts, Patient, facts_of, labels_on_grid, target_on_grid
@@ -16,6 +16,7 @@ __all__ = [
     "Exam",
     "Facts",
     "Patient",
+    "cache_folder",
     "facts_of",
     "find_exams",
     "labels_on_grid",

@@ -64,11 +64,31 @@ def read_cases(cache: Path) -> list[Case]:
     return [_case(row) for row in json.loads((cache / "cases.json").read_text(encoding="utf-8"))]
 
 
+def cache_folder(root: Path, name: str) -> Path:
+    """Return the folder of the cache of a name.
+
+    Raises
+    ------
+    ValueError
+        When the name is not that of one folder in `root`.
+    """
+    if name in ("", ".", "..") or set(name) & {"/", "\\"}:
+        raise ValueError(f'"{name}" is no name for a cache; give one with --name.')
+    return root / name
+
+
 class CacheWriter:
     """Writes a cache, one case after the other."""
 
     def __init__(self, out: Path, plan: str) -> None:
-        """Begin, or go on where a run of the same `plan` was killed: `cases` are already in."""
+        """Begin, or go on where a run of the same `plan` was killed: `cases` are already in.
+
+        Raises
+        ------
+        FileExistsError
+            When something else than a cache is in its place.
+        """
+        _refuse_other(out)
         self._out, self._plan = out, f"{FORMAT} {plan}"
         self._partial = out.with_name(f".{out.name}.partial")
         self.cases: list[Case] = []
@@ -104,7 +124,10 @@ class CacheWriter:
         ------
         FileNotFoundError
             When no case brought a slice.
+        FileExistsError
+            When something else than a cache is in its place.
         """
+        _refuse_other(self._out)
         if not self.rows:
             shutil.rmtree(self._partial)
             raise FileNotFoundError(f"No usable patient in the source of {self._out.name}.")
@@ -132,6 +155,11 @@ class CacheWriter:
                 _set_rows(path, self.rows)
             else:
                 path.unlink()
+
+
+def _refuse_other(out: Path) -> None:
+    if out.exists() and not (out / "cases.json").is_file():
+        raise FileExistsError(f"{out.name} is there and no cache: it would be lost. Choose another name.")
 
 
 def _case(row: Mapping[str, Any]) -> Case:

@@ -13,7 +13,7 @@ from pydicom.errors import InvalidDicomError
 
 from synthesis.errors import RefusedInput
 from synthesis.series import DECODING_ERRORS, read_series
-from training.prepare.exams import Exam, Role
+from training.prepare.exams import Exam, Role, dicom_files
 from training.prepare.patient import Patient
 
 #: Frames of the SEG may lie this far from the T1W's own pixels and planes, in voxels.
@@ -29,9 +29,7 @@ def read_dicom(exam: Exam) -> Patient:
         When a series cannot be read (see `read_series`), ``FRAMES_DIFFER`` when they are not in one frame of
         reference, ``UNREADABLE_FILE`` or ``SEGMENT_ELSEWHERE`` for the SEG.
     """
-    found = {
-        role: read_series(sorted(exam.files[role].glob("*.dcm"))) for role in (Role.T1, Role.FLAIR, Role.T1C)
-    }
+    found = {role: read_series(dicom_files(exam.files[role])) for role in (Role.T1, Role.FLAIR, Role.T1C)}
     t1, frame = found[Role.T1].image, found[Role.T1].frame_of_reference_uid
     for role in (Role.FLAIR, Role.T1C):
         _refuse_other_frame(role, found[role].frame_of_reference_uid, frame)
@@ -40,11 +38,15 @@ def read_dicom(exam: Exam) -> Patient:
         for role in (Role.FLAIR, Role.T1C)
     )
     marked = np.zeros(t1.GetSize()[::-1], dtype=np.uint8)
+    notes = exam.notes
     if Role.SEG in exam.files:
-        _mark(marked, min(exam.files[Role.SEG].glob("*.dcm")), t1, frame)
+        first, *more = dicom_files(exam.files[Role.SEG])
+        if more:
+            notes += (f"The SEG is there {1 + len(more)} times: {first.name} was taken.",)
+        _mark(marked, first, t1, frame)
     tumour = sitk.GetImageFromArray(marked)
     tumour.CopyInformation(t1)
-    return Patient(t1, flair, t1c, tumour, labelled=Role.SEG in exam.files, notes=exam.notes)
+    return Patient(t1, flair, t1c, tumour, labelled=Role.SEG in exam.files, notes=notes)
 
 
 def _refuse_other_frame(role: Role, frame: str, t1_frame: str) -> None:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import logging
 import re
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from synthesis.series import DECODING_ERRORS
+
+log = logging.getLogger(__name__)
 
 #: Exams that UCSF-PDGM renamed in version 3, as they are follow-ups: old number, number of the patient.
 UCSF_FOLLOW_UPS = {138: 429, 175: 396, 181: 409, 278: 431, 289: 391, 315: 433}
@@ -16,10 +26,13 @@ UCSF_FOLLOW_UPS = {138: 429, 175: 396, 181: 409, 278: 431, 289: 391, 315: 433}
 _NAMES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"UCSF-PDGM-(\d{3,4})(?:_FU\d+d)?(?:_nifti)?"), lambda match: _ucsf(int(match[1]))),
     (re.compile(r"(?:BraTS2021_|BraTS-GLI-)(\d{5})(?:-\d{3})?"), lambda match: f"BraTS-{match[1]}"),
+    (re.compile(r"(BraTS-(?:MEN|MET|SSA)-\d{5})(?:-\d{3})?"), lambda match: match[1]),
     (re.compile(r"(BraTS20_(?:Training|Validation)_\d{3})"), lambda match: match[1]),
     (re.compile(r"(UPENN-GBM-\d{5})(?:_\d\d)?"), lambda match: match[1]),
     (re.compile(r"TCGA[-_](\w\w)[-_](\w{4})(?:[-_].*)?"), lambda match: f"TCGA-{match[1]}-{match[2]}"),
 )
+#: Patients that UCSF-PDGM and BraTS from 2021 on have in common.
+UCSF_IN_BRATS = 298
 #: Columns of tables: a bare number in the one is of BraTS 2021; the other says where images were acquired.
 _BRATS_2021, _SITE = re.compile(r"BraTS(?:20)?21\W*(?:ID)?"), re.compile(r"Site (?:No|ID)\b.*")
 
@@ -48,16 +61,48 @@ def institution_of(patient: str) -> str:
     return {"UCSF": "UCSF", "UPENN": "UPENN", "TCGA": parts[1] if len(parts) > 1 else ""}.get(parts[0], "")
 
 
+def hidden_id(path: Path) -> str:
+    """Return what stands for the PatientID of a DICOM file and does not tell it; "" when it has none."""
+    keywords = "IssuerOfPatientID", "PatientID"
+    try:
+        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+            issuer, number = (str(header.get(keyword) or "").strip() for keyword in keywords)
+    except (InvalidDicomError, EOFError, *DECODING_ERRORS):
+        return ""  # the exam will be refused for it
+    return f"ID {hashlib.sha256(f'{issuer}^{number}'.encode()).hexdigest()[:16]}" if number else ""
+
+
+def warn_of_twins(exams: Iterable[Iterable[str]]) -> None:
+    """Say it aloud when exams of UCSF-PDGM and of BraTS are there, and no table says who is in both.
+
+    Parameters
+    ----------
+    exams : iterable of iterables of str
+        All names of each exam's patient.
+    """
+    kinds = {frozenset(_kind(name) for name in names) & {"UCSF-PDGM-", "BraTS-"} for names in exams}
+    if {"UCSF-PDGM-"} in kinds and {"BraTS-"} in kinds and {"UCSF-PDGM-", "BraTS-"} not in kinds:
+        log.warning(
+            "NO TABLE SAYS WHO IS IN BOTH UCSF-PDGM AND BRATS, BUT %d PATIENTS ARE: "
+            "only equal images are found. "
+            'Put the metadata of UCSF-PDGM (with a column "BraTS21 ID") into its folder and prepare again.',
+            UCSF_IN_BRATS,
+        )
+
+
 def read_tables(source: Path) -> dict[str, Known]:
     """Return what the CSV files in `source`, at any depth, say, by patient.
 
     Names of different kinds in one row are one patient's: ``ID`` and ``BraTS21 ID`` of UCSF-PDGM's metadata,
     the columns of BraTS's name mappings of 2020 to 2023. A row with two of one kind is of some other table.
+    A table that cannot be read is logged by its number, and left out from there on.
     """
     also: dict[str, set[str]] = defaultdict(set)
     institutions: dict[str, str] = {}
-    for path in sorted(source.rglob("*.csv")):
-        for row in _rows(path):
+    for number, path in enumerate(sorted(source.rglob("*.csv")), 1):
+        for row in _rows(path, number):
             found = {(_kind(cell), name) for column, cell in row if (name := _named(column, cell))}
             names = {name for _, name in found}
             if len({kind for kind, _ in found}) < len(found):
@@ -84,13 +129,14 @@ def _named(column: str, cell: str) -> str:
     return patient_of(cell)
 
 
-def _rows(path: Path) -> Iterator[list[tuple[str, str]]]:
+def _rows(path: Path, number: int) -> Iterator[list[tuple[str, str]]]:
     """Yield the rows as (column, cell); tables of other encodings or without names yield nothing of use."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    if not lines:
-        return
-    delimiter = ";" if lines[0].count(";") > lines[0].count(",") else ","
-    reader = csv.reader(lines, delimiter=delimiter)
-    columns = [column.strip() for column in next(reader)]
-    for cells in reader:
-        yield list(zip(columns, cells, strict=False))
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() or [""]
+        delimiter = ";" if lines[0].count(";") > lines[0].count(",") else ","
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)  # an open quote would swallow the rest
+        columns = [column.strip() for column in next(reader)]
+        for cells in reader:
+            yield list(zip(columns, cells, strict=False))
+    except (OSError, csv.Error) as error:
+        log.warning("table %d cannot be read to its end (%s)", number, type(error).__name__)

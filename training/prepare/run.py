@@ -26,7 +26,8 @@ from synthesis.series import DECODING_ERRORS
 from synthesis.threads import given_threads
 from training.prepare.cache import CacheWriter, Case
 from training.prepare.dicom import read_dicom
-from training.prepare.exams import Exam, Role, find_exams
+from training.prepare.exams import Exam, Role, dicom_files, find_exams
+from training.prepare.names import warn_of_twins
 from training.prepare.nifti import read_nifti
 from training.prepare.patient import Patient, facts_of, labels_on_grid, target_on_grid
 
@@ -72,13 +73,19 @@ def read_exam(exam: Exam) -> Patient:
     Raises
     ------
     RefusedInput
-        ``NO_T1``, ``NO_FLAIR``, ``NO_T1C``, and what `read_dicom` and `read_nifti` raise.
+        ``NO_T1``, ``NO_FLAIR``, ``NO_T1C``, ``BIAS_DIFFERS``, and what `read_dicom` and `read_nifti` raise.
     """
     for role in (Role.T1, Role.FLAIR, Role.T1C):
         if role not in exam.files:
             raise RefusedInput(
                 f"NO_{role.name}", f"No file is named as {role.spoken}, in any way known here."
             )
+    if exam.bias_differs:
+        raise RefusedInput(
+            "BIAS_DIFFERS",
+            "Only one of T1W and T1C is corrected for uneven brightness (bias): their difference would look "
+            "like contrast uptake. Please supply both as acquired, or both corrected.",
+        )
     return read_dicom(exam) if exam.dicom else read_nifti(exam)
 
 
@@ -102,7 +109,9 @@ def prepare_patients(source: Path, out: Path, size: int = 120) -> list[Case]:
     FileNotFoundError
         When `source` does not exist or holds no usable exam.
     """
-    exams = find_exams(source)
+    # Of two exams with the same images the first is kept: one that somebody segmented.
+    exams = sorted(find_exams(source), key=lambda exam: Role.SEG not in exam.files)
+    warn_of_twins((exam.patient, *exam.also) for exam in exams)
     with_labels = any(not exam.dicom for exam in exams)
     cache = CacheWriter(out, _plan(exams, size))
     if cache.cases:
@@ -169,7 +178,7 @@ def convert(exam: Exam, size: int, with_labels: bool) -> Converted:
 def _converted(case: Case, patient: Patient, size: int, with_labels: bool) -> Converted:
     for role, image in ((Role.T1, patient.t1), (Role.FLAIR, patient.flair)):
         _check_head(image, role)
-    if not sitk.GetArrayViewFromImage(patient.t1c).any():
+    if not np.ptp(sitk.GetArrayViewFromImage(patient.t1c)):
         raise RefusedInput("BLANK_VOLUME", f"{Role.T1C.spoken}: The images are blank.")
     found = to_model_grid(patient.t1, patient.flair, size)
     t1c, tumour, brain = target_on_grid(patient, found)
@@ -198,7 +207,8 @@ def _converted(case: Case, patient: Patient, size: int, with_labels: bool) -> Co
         return Converted(replace(case, notes=(*notes, "Nobody segmented the tumour.")), arrays)
     facts = facts_of(patient, found)
     if not facts.tumour_ml:
-        notes.append("The segmentation is empty.")
+        cavity = patient.labels is not None and sitk.GetArrayViewFromImage(patient.labels).any()
+        notes.append(f"The segmentation {'holds a cavity and no tumour' if cavity else 'is empty'}.")
     case = replace(
         case,
         notes=tuple(notes),
@@ -247,7 +257,14 @@ def _plan(exams: Sequence[Exam], size: int) -> str:
     for exam in exams:
         digest.update(repr((exam.name, exam.scheme, exam.institution, exam.also)).encode())
         for role, path in exam.files.items():
-            for file in sorted(path.glob("*.dcm")) if exam.dicom else [path]:
-                stat = file.stat()
-                digest.update(repr((role.value, file.name, stat.st_size, stat.st_mtime_ns)).encode())
+            for file in dicom_files(path) if exam.dicom else [path]:
+                digest.update(repr((role.value, file.name, *_state(file))).encode())
     return digest.hexdigest()
+
+
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        stat = file.stat()
+    except OSError:
+        return 0, 0  # it will be refused when it is read
+    return stat.st_size, stat.st_mtime_ns
