@@ -1,9 +1,9 @@
 """`python -m training compare A B`, and what is said of one arm: intervals, paired tests, equivalence.
 
-The unit is the patient. A and B are arms that judged the same patients: paired Wilcoxon signed rank tests
-with Holm's correction over the figures, effect sizes, and two one-sided tests (TOST) of whether the mean
-difference lies within a margin that was set before. That two do not differ significantly does not make them
-equivalent; TOST does.
+The unit is the patient: exams of one patient are averaged first. A and B are arms that judged the same
+patients: paired Wilcoxon signed rank tests, effect sizes, and two one-sided tests (TOST) of whether the mean
+difference lies within a margin that was set before. Both families of P values have Holm's correction over
+the figures, each its own. That two do not differ significantly does not make them equivalent; TOST does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from scipy import stats
 
-from training.figures import FIGURES, Figure, Group, Row
+from training.figures import FIGURES, Figure, Group, Row, average
 
 Values = npt.NDArray[np.float64]
 
@@ -31,13 +31,20 @@ IDENTITY = "identity"
 RESAMPLES, SEED = 10_000, 20260101
 CONFIDENCE = 0.95
 SIGNIFICANT = 1 - CONFIDENCE
+#: Values that differ by less, in units of 1 + their mean, are equal but for rounding.
+ROUNDING = 1e-12
+#: With fewer patients there is no bias-corrected accelerated interval.
+LEAST_FOR_BCA = 3
 #: With fewer pairs a two-sided signed rank test cannot reach 0.05 (2 / 2⁶ = 0.03).
 LEAST_PAIRS = 6
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over patients, their standard deviation (n − 1), and the bootstrap interval of the mean."""
+    """A mean over patients, their standard deviation (n − 1), and the bootstrap interval of the mean.
+
+    Of one patient, spread and interval are NaN.
+    """
 
     mean: float
     sd: float
@@ -55,20 +62,23 @@ class Difference:
     a: float
     b: float
     difference: Mean
+    #: Patients of both who are left out: an arm has no number for them. A perfect PSNR is none.
+    left_out: int
     #: Two-sided, of the Wilcoxon signed rank test; then corrected over the figures.
     p: float
     p_holm: float
     #: (W⁺ − W⁻) / (W⁺ + W⁻), −1 to 1; and mean over standard deviation of the differences.
     rank_biserial: float
     cohen_dz: float
-    #: Of the hypothesis that the mean difference lies outside ± margin.
+    #: Of the hypothesis that the mean difference lies outside ± margin; then corrected over the figures.
     margin: float
     p_equivalence: float
+    p_equivalence_holm: float
 
     @property
     def verdict(self) -> str:
         """What the tests permit to say."""
-        differs, equal = self.p_holm < SIGNIFICANT, self.p_equivalence < SIGNIFICANT
+        differs, equal = self.p_holm < SIGNIFICANT, self.p_equivalence_holm < SIGNIFICANT
         if differs and equal:
             return "differs, by less than the margin"
         return "differs" if differs else "equivalent" if equal else "undecided"
@@ -80,6 +90,7 @@ class Comparison:
 
     a: str
     b: str
+    #: Those in at least one test.
     patients: int
     #: Patients that only one of the two judged.
     unpaired: int
@@ -87,19 +98,23 @@ class Comparison:
 
 
 def mean_of(values: Values) -> Mean:
-    """Return mean, spread and the percentile bootstrap interval over one or more patients.
+    """Return mean, spread and bootstrap interval over one or more patients.
 
-    The same values give the same interval: the resampling is seeded.
+    The interval is the bias-corrected accelerated one (BCa, Efron 1987); of two patients, that of the
+    percentiles. Of 10 patients it holds the true mean in 90 % of normal samples and 82 % of log-normal ones
+    (simulated). The same values give the same interval: the resampling is seeded.
     """
     mean = float(values.mean())
-    if values.size == 1 or np.ptp(values) == 0:
+    if values.size == 1:
+        return Mean(mean, math.nan, math.nan, math.nan, 1)
+    if np.ptp(values) <= ROUNDING * (1 + abs(mean)):
         return Mean(mean, 0.0, mean, mean, values.size)
     found = stats.bootstrap(
         (values,),
         np.mean,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
-        method="percentile",
+        method="BCa" if values.size >= LEAST_FOR_BCA else "percentile",
         rng=np.random.default_rng(SEED),
     )
     low, high = found.confidence_interval
@@ -119,8 +134,7 @@ def over_patients(rows: Mapping[str, Row], against: Mapping[str, Row] | None = N
         if against is None:
             values = np.array([figure.value(row) for row in rows.values()])
         else:
-            pairs = _pairs(figure, rows, against)
-            values = pairs[0] - pairs[1]
+            values = np.array([a - b for a, b in _pairs(figure, rows, against).values()])
         finite = values[np.isfinite(values)]
         if finite.size:
             found[figure.key] = mean_of(finite)
@@ -143,15 +157,16 @@ def compare(a: Mapping[str, Row], b: Mapping[str, Row]) -> Comparison:
     both = a.keys() & b.keys()
     if len(both) < LEAST_PAIRS:
         raise ValueError(f"Both judged {len(both)} of the same patients; {LEAST_PAIRS} are needed.")
-    tested = [
-        (figure, figure.margin, pairs)
-        for figure in FIGURES
-        if figure.margin is not None and (pairs := _pairs(figure, a, b)).shape[1] >= LEAST_PAIRS
-    ]
-    corrected = holm([signed_rank(pairs[0] - pairs[1])[0] for *_, pairs in tested])
-    differences = [_difference(*one, p_holm) for one, p_holm in zip(tested, corrected, strict=True)]
+    differences: list[Difference] = []
+    used: set[str] = set()
+    for figure in FIGURES:
+        pairs = _pairs(figure, a, b)
+        if figure.margin is not None and len(pairs) >= LEAST_PAIRS:
+            valued = [one for one in both if any(math.isfinite(figure.value(side[one])) for side in (a, b))]
+            differences.append(_difference(figure, figure.margin, pairs, len(valued) - len(pairs)))
+            used |= pairs.keys()
     names = [next(iter(side.values())).arm for side in (a, b)]
-    return Comparison(names[0], names[1], len(both), len(a.keys() ^ b.keys()), tuple(differences))
+    return Comparison(names[0], names[1], len(used), len(a.keys() ^ b.keys()), _corrected(differences))
 
 
 def signed_rank(differences: Values) -> tuple[float, float]:
@@ -187,20 +202,29 @@ def equivalence(differences: Values, margin: float) -> float:
 
 
 def by_patient(rows: Iterable[Row], arm: str) -> dict[str, Row]:
-    """Return the rows of an arm by patient."""
+    """Return the rows of an arm by patient, his exams averaged."""
+    exams: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.arm == arm:
+            exams.setdefault(row.person or row.patient, []).append(row)
+    return {person: _averaged(person, own) for person, own in exams.items()}
+
+
+def by_exam(rows: Iterable[Row], arm: str) -> dict[str, Row]:
+    """Return the rows of an arm by exam."""
     return {row.patient: row for row in rows if row.arm == arm}
 
 
 def write_rows(rows: Sequence[Row], folder: Path) -> None:
-    """Write ``patients.csv``: a row per patient and arm; the arm that comes first is the one under test."""
+    """Write ``patients.csv``: a row per exam and arm; the arm that comes first is the one under test."""
     columns = list(dict.fromkeys(column for row in rows for column in row.figures))
     with (folder / ROWS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["patient", "arm", "group", *columns])
+        writer.writerow(["patient", "arm", "group", "person", *columns])
         for row in rows:
             values = (row.figures.get(column, math.nan) for column in columns)
             shown = ("" if math.isnan(value) else repr(value) for value in values)
-            writer.writerow([row.patient, row.arm, row.group.value, *shown])
+            writer.writerow([row.patient, row.arm, row.group.value, row.person, *shown])
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -215,15 +239,7 @@ def read_rows(folder: Path) -> list[Row]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no report: it has no {ROWS}.")
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Row(
-                line.pop("patient"),
-                line.pop("arm"),
-                Group(line.pop("group")),
-                {column: float(value) if value else math.nan for column, value in line.items()},
-            )
-            for line in csv.DictReader(file)
-        ]
+        return [_row(line) for line in csv.DictReader(file)]
 
 
 def read_arm(name: str) -> dict[str, Row]:
@@ -255,52 +271,90 @@ def write_comparison(found: Comparison, file: Path) -> None:
 def table(found: Comparison) -> Table:
     """Return the comparison for a terminal."""
     title = f"A {found.a} against B {found.b}, {found.patients} patients"
-    caption = "P: Wilcoxon signed rank, corrected by Holm. TOST: mean difference outside ± margin."
+    caption = (
+        "P: Wilcoxon signed rank. TOST: mean difference outside ± margin. Holm: corrected over the figures, "
+        "each of the two by itself. 95 %: BCa bootstrap. n (−k): k patients lack a number in an arm."
+    )
     if found.unpaired:
         caption += f" {found.unpaired} patients that one of them did not judge are left out."
     out = Table(title=title, caption=caption, box=SIMPLE)
-    for heading in ("figure", "n", "A", "B", "A − B", "95 %", "P", "P Holm", "r", "dz", "±", "P TOST", ""):
+    tests = ("P", "Holm", "r", "dz", "±", "TOST", "Holm")
+    for heading in ("figure", "n", "A", "B", "A − B", "95 %", *tests, ""):
         out.add_column(heading, justify="left" if heading in ("figure", "") else "right", overflow="fold")
     for one in found.differences:
         mean = one.difference
         out.add_row(
             one.title,
-            str(mean.patients),
+            f"{mean.patients}" + (f" (−{one.left_out})" if one.left_out else ""),
             *(f"{value:.3f}" for value in (one.a, one.b)),
             f"{mean.mean:+.3f}",
             f"{mean.low:+.3f} to {mean.high:+.3f}",
             *(_shown(p) for p in (one.p, one.p_holm)),
             *(f"{value:+.2f}" for value in (one.rank_biserial, one.cohen_dz)),
             f"{one.margin:g}",
-            _shown(one.p_equivalence),
+            *(_shown(p) for p in (one.p_equivalence, one.p_equivalence_holm)),
             one.verdict,
         )
     return out
 
 
-def _pairs(figure: Figure, a: Mapping[str, Row], b: Mapping[str, Row]) -> Values:
-    """Return the values of both for the patients for whom both have one, (2, N)."""
-    both = sorted(a.keys() & b.keys())
-    pairs = np.array([[figure.value(side[patient]) for patient in both] for side in (a, b)])
-    return pairs[:, np.isfinite(pairs).all(axis=0)]
+def _averaged(person: str, exams: Sequence[Row]) -> Row:
+    if len(exams) == 1:
+        return exams[0]
+    columns = dict.fromkeys(column for exam in exams for column in exam.figures)
+    figures = {column: average(exam.figures.get(column, math.nan) for exam in exams) for column in columns}
+    group = max((exam.group for exam in exams), key=list(Group).index)
+    return Row(person, exams[0].arm, group, figures, person, tuple(exams))
 
 
-def _difference(figure: Figure, margin: float, pairs: Values, p_holm: float) -> Difference:
-    differences = pairs[0] - pairs[1]
-    mean = mean_of(differences)
-    p, effect = signed_rank(differences)
+def _row(line: dict[str, str]) -> Row:
+    """Return a line of the file, in which older reports have no person."""
+    names, group, person = (line.pop("patient"), line.pop("arm")), line.pop("group"), line.pop("person", "")
+    figures = {column: float(value) if value else math.nan for column, value in line.items()}
+    return Row(*names, Group(group), figures, person)
+
+
+def _pairs(figure: Figure, a: Mapping[str, Row], b: Mapping[str, Row]) -> dict[str, Values]:
+    """Return the two values of each patient for whom both have one, over the same exams."""
+    found = {}
+    for patient in sorted(a.keys() & b.keys()):
+        ours, theirs = ({exam.patient: exam for exam in side[patient].each} for side in (a, b))
+        same = sorted(ours.keys() & theirs.keys())
+        values = np.array([[figure.value(side[exam]) for exam in same] for side in (ours, theirs)])
+        paired = values[:, np.isfinite(values).all(axis=0)]
+        if paired.size:
+            found[patient] = paired.mean(axis=1)
+    return found
+
+
+def _difference(figure: Figure, margin: float, pairs: Mapping[str, Values], left_out: int) -> Difference:
+    """Return what the figure says by itself: its P values are yet to be corrected."""
+    a, b = np.array(list(pairs.values())).T
+    mean = mean_of(a - b)
+    p, effect = signed_rank(a - b)
+    p_equivalence = equivalence(a - b, margin)
     return Difference(
         figure=figure.key,
         title=figure.title,
-        a=float(pairs[0].mean()),
-        b=float(pairs[1].mean()),
+        a=float(a.mean()),
+        b=float(b.mean()),
         difference=mean,
+        left_out=left_out,
         p=p,
-        p_holm=p_holm,
+        p_holm=p,
         rank_biserial=effect,
         cohen_dz=mean.mean / mean.sd if mean.sd else 0.0,
         margin=margin,
-        p_equivalence=equivalence(differences, margin),
+        p_equivalence=p_equivalence,
+        p_equivalence_holm=p_equivalence,
+    )
+
+
+def _corrected(found: Sequence[Difference]) -> tuple[Difference, ...]:
+    """Return them with the P values of both tests corrected, each over all figures."""
+    differs, equal = holm([one.p for one in found]), holm([one.p_equivalence for one in found])
+    return tuple(
+        replace(one, p_holm=p, p_equivalence_holm=q) for one, p, q in zip(found, differs, equal, strict=True)
     )
 
 

@@ -204,11 +204,11 @@ def judge(truth: Truth, subject: Subject, found: ModelInput, arm: str, answer: P
     }
     yes, drawn = marked > YES, truth.tumour
     others = {
-        "map_dice": 2 * int((yes & drawn).sum()) / max(1, int(yes.sum()) + int(drawn.sum())),
+        "map_dice": figures.dice(yes, drawn),
         "tumour_ml": int(drawn.sum()) * truth.voxel_ml,
     }
     return Judged(
-        figures.row(subject.exam.name, arm, regions, placed, others),
+        figures.row(subject.exam.name, arm, regions, placed, others, subject.exam.patient),
         figures.calibration(chance[drawn], truth.enhancing[drawn]),
         predicted,
         chance,

@@ -7,7 +7,7 @@ runs over the zeros around the region, so that small regions look better: by −
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Literal
@@ -74,12 +74,12 @@ class Enhancement:
     ap: float
     #: The same area of the predicted chance of enhancement.
     chance_auc: float
-    #: Over the enhancing voxels: mean predicted by mean true uptake, and their difference.
+    #: Over the enhancing voxels: mean predicted by mean true uptake (NaN unless above 0); their difference.
     recovery: float
     bias: float
-    #: 1 when the tumour lights up, 0 when it does not.
+    #: 1 when the tumour lights up, 0 when it does not, NaN without a recovery.
     lit: float
-    #: Of the voxels that light up with those that should.
+    #: Of the voxels with predicted uptake above `ENHANCING`, not smoothed, with those that enhance.
     dice: float
     #: mL that enhance and stay dark; mL that light up and should not.
     missed_ml: float
@@ -93,12 +93,23 @@ class Enhancement:
 
 @dataclass(frozen=True)
 class Row:
-    """One patient's figures under one arm, by column."""
+    """An exam's figures under one arm, by column; or the average over the exams of a patient."""
 
+    #: Name of the exam; of an average, the patient's.
     patient: str
     arm: str
+    #: Of an average, that of the exam with most enhancement.
     group: Group
     figures: Mapping[str, float]
+    #: Whose exam it is; empty where patients have one exam each.
+    person: str = ""
+    #: What this is the average of; empty for an exam.
+    exams: tuple[Row, ...] = ()
+
+    @property
+    def each(self) -> tuple[Row, ...]:
+        """The exams."""
+        return self.exams or (self,)
 
 
 @dataclass(frozen=True)
@@ -117,12 +128,13 @@ class Figure:
         return self.column if self.over == "all" else f"{self.column}_{self.over}"
 
     def value(self, row: Row) -> float:
-        """Return the row's value; NaN when the figure is not meant for the patient, or is no number."""
-        meant = self.over in ("all", row.group.value) or (
-            self.over == "enhancing" and row.group is not Group.NONE
+        """Return the row's value, over the exams that the figure is meant for; NaN when none has a number."""
+        return average(exam.figures.get(self.column, math.nan) for exam in row.each if self._meant(exam))
+
+    def _meant(self, exam: Row) -> bool:
+        return self.over in ("all", exam.group.value) or (
+            self.over == "enhancing" and exam.group is not Group.NONE
         )
-        found = row.figures.get(self.column, math.nan) if meant else math.nan
-        return found if math.isfinite(found) else math.nan
 
 
 def _of_region(name: str, title: str, over: Over = "all") -> tuple[Figure, ...]:
@@ -152,8 +164,8 @@ FIGURES = (
     Figure("bias", "bias of uptake, enhancing", "enhancing"),
     Figure("bias", "bias of uptake, clearly enhancing", "clear"),
     Figure("lit", f"share that lights up (recovery ≥ {LIT}), clearly enhancing", "clear"),
-    Figure("dice", "Dice of what lights up, enhancing", "enhancing", DICE),
-    Figure("dice", "Dice of what lights up, clearly enhancing", "clear"),
+    Figure("dice", "Dice of uptake > 0.2, enhancing", "enhancing", DICE),
+    Figure("dice", "Dice of uptake > 0.2, clearly enhancing", "clear"),
     Figure("missed_ml", "missed enhancement, mL, enhancing", "enhancing"),
     Figure("false_ml", "false enhancement, mL, all", "all", FALSE_ML),
     Figure("false_ml", "false enhancement, mL, tumours that do not enhance", "none"),
@@ -162,14 +174,19 @@ FIGURES = (
 
 
 def row(
-    patient: str, arm: str, regions: Mapping[str, Region], placed: Enhancement, others: Mapping[str, float]
+    patient: str,
+    arm: str,
+    regions: Mapping[str, Region],
+    placed: Enhancement,
+    others: Mapping[str, float],
+    person: str = "",
 ) -> Row:
-    """Return the figures as one row; the columns of a region begin with its name."""
+    """Return the figures of an exam as one row; the columns of a region begin with its name."""
     figures = {
         f"{name}_{key}": value for name, found in regions.items() for key, value in asdict(found).items()
     }
     figures |= {key: float(value) for key, value in asdict(placed).items() if key != "group"}
-    return Row(patient, arm, placed.group, figures | dict(others))
+    return Row(patient, arm, placed.group, figures | dict(others), person)
 
 
 def in_region(predicted: FloatArray, truth: FloatArray, region: BoolArray, peak: float) -> Region:
@@ -183,10 +200,17 @@ def in_region(predicted: FloatArray, truth: FloatArray, region: BoolArray, peak:
         (D, H, W).
     peak : float
         The true T1C's 99.5th percentile in the brain.
+
+    Raises
+    ------
+    ValueError
+        When a voxel of the region is no finite number.
     """
     inside, true = predicted[region], truth[region]
     error = np.square(inside - true, dtype=np.float64)
     nmse = float(error.mean()) / peak**2
+    if not math.isfinite(nmse):
+        raise ValueError("The region holds voxels that are no finite numbers: there is no error to state.")
     full = float(error.sum()) / truth.size / peak**2
     varies = float(inside.std()) > 0 and float(true.std()) > 0
     ncc = float(np.corrcoef(inside, true)[0, 1]) if varies else math.nan
@@ -209,7 +233,7 @@ def enhancement(
 ) -> Enhancement:
     """Return how the predicted uptake compares with the true one in the tumour.
 
-    What lights up is taken from uptake smoothed as the truth is; AUC, precision, recovery from uptake as is.
+    What is missed or false is taken from uptake smoothed as the truth is; all else from uptake as it is.
 
     Parameters
     ----------
@@ -238,8 +262,8 @@ def enhancement(
         chance_auc=math.nan if chance is None else auc(chance[enhancing], chance[others]),
         recovery=recovery,
         bias=float((uptake - true)[enhancing].mean()) if count else math.nan,
-        lit=float(recovery >= LIT) if count else math.nan,
-        dice=2 * int((alight & enhancing).sum()) / (int(alight.sum()) + count) if count else math.nan,
+        lit=float(recovery >= LIT) if math.isfinite(recovery) else math.nan,
+        dice=dice(tumour & (uptake > ENHANCING), enhancing) if count else math.nan,
         missed_ml=int((enhancing & (smooth <= NOT_ENHANCING)).sum()) * voxel_ml,
         false_ml=int((alight & ~enhancing & (smooth_true <= NOT_ENHANCING)).sum()) * voxel_ml,
     )
@@ -250,6 +274,17 @@ def group_of(enhancing: int, tumour: int) -> Group:
     if enhancing < LEAST_VOXELS or enhancing < LEAST_SHARE * tumour:
         return Group.NONE
     return Group.CLEAR if enhancing >= CLEAR_SHARE * tumour else Group.SOME
+
+
+def dice(marked: BoolArray, drawn: BoolArray) -> float:
+    """Return how far two regions overlap, 0 to 1; NaN when both are empty."""
+    return _ratio(2.0 * int((marked & drawn).sum()), float(marked.sum() + drawn.sum()))
+
+
+def average(values: Iterable[float]) -> float:
+    """Return the mean of those that are finite; NaN without any."""
+    found = [value for value in values if math.isfinite(value)]
+    return math.fsum(found) / len(found) if found else math.nan
 
 
 def auc(positive: FloatArray, negative: FloatArray) -> float:
@@ -306,8 +341,8 @@ def box(region: BoolArray) -> Box:
 
 
 def _decibels(nmse: float) -> float:
-    return -10 * math.log10(nmse) if nmse > 0 else math.inf
+    return math.inf if nmse == 0 else -10 * math.log10(nmse)
 
 
 def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
+    return part / whole if whole > 0 else math.nan

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from rich.console import Console
 from scipy import stats
 
 from training.compare import (
+    Comparison,
     by_patient,
     compare,
     equivalence,
@@ -44,6 +47,14 @@ def rows(arm: str, psnr: np.ndarray, recovery: np.ndarray | None = None) -> dict
         )
         for number, (db, share, group) in enumerate(zip(psnr, recovery, groups, strict=False))
     }
+
+
+def printed(found: Comparison, folder: Path) -> str:
+    """Return the table as a wide terminal shows it."""
+    with (folder / "out.txt").open("w", encoding="utf-8") as file:
+        console = Console(width=200, record=True, file=file)
+        console.print(table(found))
+        return console.export_text()
 
 
 def test_the_signed_rank_test_agrees_with_counting_all_signs() -> None:
@@ -128,9 +139,49 @@ def test_the_interval_is_that_of_theory_for_many_patients_and_the_same_every_tim
     assert found == mean_of(values)
 
 
-def test_one_patient_has_no_spread() -> None:
+def test_one_patient_has_a_value_but_no_spread_and_no_interval() -> None:
     found = mean_of(np.array([3.0]))
-    assert (found.mean, found.sd, found.low, found.high) == (3, 0, 3, 3)
+    assert (found.mean, found.patients) == (3, 1)
+    assert all(math.isnan(value) for value in (found.sd, found.low, found.high))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 21.3])
+def test_equal_values_have_an_interval_of_no_width(value: float) -> None:
+    found = mean_of(np.full(7, value))
+    assert (found.sd, found.low, found.high) == (0, found.mean, found.mean)
+
+
+def test_the_interval_of_skewed_values_is_corrected_for_it() -> None:
+    values = np.array([0.0, 0.1, 0.1, 0.2, 0.3, 0.3, 0.4, 0.5, 0.9, 4.0])
+    found, draws = mean_of(values), np.random.default_rng(0).choice(values, (20_000, 10)).mean(axis=1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert found.low > low + 0.03
+    assert found.high > high + 0.2
+
+
+def test_exams_of_a_patient_are_averaged_before_any_mean_or_test() -> None:
+    psnr = np.linspace(18, 26, 9)
+    a, b = (list(rows(arm, db, db / 30).values()) for arm, db in (("a", psnr + 1), ("b", psnr)))
+    for arm in (a, b):
+        arm[2:4] = [replace(row, person="twice") for row in arm[2:4]]  # clearly enhancing, then not
+    mean = over_patients(by_patient(a, "a"))
+    assert mean["brain_psnr_in_region"].patients == 8
+    assert mean["brain_psnr_in_region"].mean == pytest.approx(
+        np.mean([*psnr[[0, 1, 4, 5, 6, 7, 8]], 20.5]) + 1
+    )
+    assert mean["recovery_clear"].mean == pytest.approx(np.mean((psnr[::2] + 1) / 30))
+    twice = by_patient(a, "a")["twice"]
+    assert (twice.group, twice.figures["brain_psnr_in_region"]) == (Group.CLEAR, pytest.approx(21.5))
+    assert compare(by_patient(a, "a"), by_patient(b, "b")).patients == 8
+
+
+def test_only_exams_of_both_arms_are_paired() -> None:
+    psnr = np.linspace(18, 26, 8)
+    a, b = (list(rows(arm, db).values()) for arm, db in (("a", psnr + 1), ("b", psnr)))
+    a[0], b[0] = (replace(arm[0], person="twice") for arm in (a, b))
+    a.append(replace(a[0], patient="later", figures={"brain_psnr_in_region": 60.0}))
+    gain = over_patients(by_patient(a, "a"), by_patient(b, "b"))["brain_psnr_in_region"]
+    assert (gain.mean, gain.patients) == (pytest.approx(1), 8)
 
 
 def test_differences_are_paired_by_patient_and_figures_keep_to_their_patients() -> None:
@@ -170,6 +221,16 @@ def test_only_patients_of_both_are_compared() -> None:
         compare(one, rows("b", psnr[:5]))
 
 
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_patient_without_a_number_in_one_arm_is_not_counted(value: float, tmp_path: Path) -> None:
+    psnr = np.linspace(18, 26, 8)
+    found = compare(rows("a", np.append(value, psnr[1:] + 1)), rows("b", psnr))
+    only = found.differences[0]
+    assert (found.patients, only.difference.patients, only.left_out) == (7, 7, 1)
+    assert only.b == pytest.approx(psnr[1:].mean())
+    assert printed(found, tmp_path).count("7 (−1)") == 1
+
+
 def test_figures_are_corrected_together_and_only_those_with_a_margin() -> None:
     random = np.random.default_rng(2)
     one = rows("a", random.normal(20, 1, 16), random.uniform(0, 1, 16))
@@ -180,12 +241,30 @@ def test_figures_are_corrected_together_and_only_those_with_a_margin() -> None:
     assert found.differences[1].difference.patients == 8
 
 
+def test_equivalence_is_corrected_as_well_and_decides_so() -> None:
+    random = np.random.default_rng(3)
+    psnr, recovery = random.normal(20, 1, 16), random.uniform(0, 1, 16)
+    nearly = rows("a", psnr + 0.28 + random.normal(0, 0.5, 16), recovery + random.normal(0, 0.3, 16))
+    found = compare(nearly, rows("b", psnr, recovery)).differences
+    uncorrected = [one.p_equivalence for one in found]
+    assert [one.p_equivalence_holm for one in found] == pytest.approx(holm(uncorrected))
+    assert uncorrected[0] < 0.05 < found[0].p_equivalence_holm
+    assert found[0].verdict == "undecided"
+
+
 def test_rows_come_back_from_the_file_as_they_were(tmp_path: Path) -> None:
     both = [*rows("model", NINE, NINE).values(), *rows("identity", NINE / 3).values()]
+    both[1] = replace(both[1], person="p00")
     write_rows(both, tmp_path)
     for before, after in zip(both, read_rows(tmp_path), strict=True):
-        assert (before.patient, before.arm, before.group) == (after.patient, after.arm, after.group)
+        assert replace(before, figures={}) == replace(after, figures={})
         assert before.figures == pytest.approx(after.figures, rel=1e-15, nan_ok=True)
+
+
+def test_rows_of_a_report_that_names_no_persons_are_read(tmp_path: Path) -> None:
+    with (tmp_path / "patients.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["patient", "arm", "group", "auc"], ["p1", "model", "clear", 0.7]])
+    assert read_arm(str(tmp_path)) == {"p1": Row("p1", "model", Group.CLEAR, {"auc": 0.7})}
 
 
 def test_an_arm_is_named_after_the_folder_or_is_the_one_under_test(tmp_path: Path) -> None:
@@ -202,11 +281,9 @@ def test_an_arm_is_named_after_the_folder_or_is_the_one_under_test(tmp_path: Pat
 def test_a_comparison_is_printed_and_written(tmp_path: Path) -> None:
     psnr = np.linspace(18, 26, 12)
     found = compare(rows("a", psnr + NINE.mean() + np.sin(psnr)), rows("b", psnr))
-    console = Console(width=200, record=True, file=(tmp_path / "out.txt").open("w", encoding="utf-8"))
-    console.print(table(found))
-    console.file.close()
-    assert found.differences[0].verdict in console.export_text()
+    assert found.differences[0].verdict in printed(found, tmp_path)
     write_comparison(found, tmp_path / "compare.json")
     written = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
     assert written["differences"][0]["verdict"] == found.differences[0].verdict
+    assert written["differences"][0]["p_equivalence_holm"] == found.differences[0].p_equivalence_holm
     assert written["differences"][0]["difference"]["mean"] == found.differences[0].difference.mean

@@ -321,6 +321,34 @@ def test_cases_run_from_best_to_worst(found: Evaluation) -> None:
     assert recovery[shown[0][1]] >= recovery[shown[1][1]]
 
 
+def test_of_one_patient_nothing_is_best_or_worst_and_there_is_no_interval(
+    found: Evaluation, tmp_path: Path
+) -> None:
+    first = found.rows[0].patient
+    one = replace(found, rows=tuple(row for row in found.rows if row.patient == first))
+    assert [heading.split(":")[0] for heading, _ in cases(one)] == ["The only one"] * 2
+    page = write_report(one, tmp_path, "One").read_text(encoding="utf-8")
+    assert "± –<br>[–, –]" in page
+    assert "nan" not in page.partition("<h2>Patient by patient")[0]
+    figure = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["arms"]["model"]["false_ml"]
+    assert figure["mean"] > 0
+    assert (figure["sd"], figure["low"], figure["high"], figure["patients"]) == (None, None, None, 1)
+
+
+def test_two_exams_of_a_patient_are_one_patient_in_the_report(found: Evaluation, tmp_path: Path) -> None:
+    rows = tuple(replace(row, person="same") if row.patient[-1] in "01" else row for row in found.rows)
+    page = write_report(replace(found, rows=rows), tmp_path, "Two exams").read_text(encoding="utf-8")
+    assert "3 patients, 4 exams; 2 enhance, 2 of them clearly." in page
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["patients"] == 3
+
+
+def test_a_patient_without_recovery_is_no_case(found: Evaluation) -> None:
+    first = found.rows[0]
+    dark = replace(first, figures=dict(first.figures) | {"recovery": math.nan})
+    shown = cases(replace(found, rows=(dark, *found.rows[1:])))
+    assert [heading.split(":")[0] for heading, _ in shown] == ["The only one", "Best", "Median", "Worst"]
+
+
 def test_what_is_kept_to_look_at_does_not_keep_the_volumes(found: Evaluation) -> None:
     for look in found.looks:
         images = (look.t1, look.flair, look.t1c, look.tumour, look.chance, *look.predicted.values())

@@ -21,6 +21,7 @@ from training.figures import (
     box,
     calibration,
     calibration_error,
+    dice,
     enhancement,
     enhancing_by_rule,
     group_of,
@@ -101,6 +102,16 @@ def test_the_truth_itself_has_no_error() -> None:
     assert found.ncc == pytest.approx(1)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_has_no_psnr(value: float) -> None:
+    predicted, truth, region = images(2)
+    predicted[2, 20, 20] = value
+    with pytest.raises(ValueError, match="no finite numbers"):
+        in_region(predicted, truth, region, 1.0)
+    region[2, 20, 20] = False
+    assert math.isfinite(in_region(predicted, truth, region, 1.0).psnr_in_region)
+
+
 def test_ncc_does_not_see_gain_and_offset_and_is_none_of_a_constant() -> None:
     _, truth, region = images(3)
     assert in_region(np.float32(0.3) * truth + 1, truth, region, 1.0).ncc == pytest.approx(1, abs=1e-5)
@@ -128,8 +139,24 @@ def test_the_truth_places_everything() -> None:
 def test_the_truth_lights_up_exactly_what_enhances_where_there_are_edges() -> None:
     t1, truth, tumour = tumour_with_rim()
     found = enhancement(truth, t1, truth, tumour, VOXEL_ML)
-    assert (found.dice, found.missed_ml, found.false_ml) == (1, 0, 0)
-    assert 0.8 < found.auc < 1  # the rule looks at smoothed uptake, the area at uptake as it is
+    assert (found.missed_ml, found.false_ml) == (0, 0)
+    assert 0.8 < found.auc < 1  # the rule looks at smoothed uptake, the area and Dice at uptake as it is
+    assert found.dice == dice(tumour & (truth - t1 > 0.2), enhancing_by_rule(t1, truth, tumour)) < 1
+
+
+def test_dice_is_of_the_predicted_uptake_as_it_is() -> None:
+    t1, truth, tumour = whole_planes()
+    predicted = t1.copy()
+    predicted[2:4, 5:35:2, 5:40] += np.float32(0.3)  # every second line: smoothed, all of it is near 0.15
+    found = enhancement(predicted, t1, truth, tumour, VOXEL_ML)
+    assert found.dice == pytest.approx(2 / 3)
+
+
+def test_dice_by_hand_and_of_nothing() -> None:
+    some, other, none = (np.array(values, bool) for values in ([1, 1, 0], [0, 1, 0], [0, 0, 0]))
+    assert dice(some, other) == pytest.approx(2 / 3)
+    assert (dice(some, none), dice(none, some)) == (0, 0)
+    assert math.isnan(dice(none, none))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 2.0])
@@ -193,6 +220,13 @@ def test_an_expert_overrules_the_rule() -> None:
     found = enhancement(truth, t1, truth, tumour, VOXEL_ML, labelled=labelled)
     assert found.voxels == labelled.sum()
     assert found.recovery == pytest.approx(1)
+
+
+def test_where_an_expert_drew_no_uptake_there_is_nothing_to_recover() -> None:
+    t1, truth, tumour = tumour_with_rim(-0.1)
+    found = enhancement(truth, t1, truth, tumour, VOXEL_ML, labelled=truth < t1)
+    assert math.isnan(found.recovery) and math.isnan(found.lit)
+    assert (found.bias, found.dice) == (0, 0)
 
 
 @pytest.mark.parametrize(
