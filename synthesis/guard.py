@@ -151,8 +151,14 @@ def check(found: ModelInput, card: Mapping[str, Any]) -> tuple[str, ...]:
     Raises
     ------
     RefusedInput
-        ``UNLIKE_TRAINING`` when it is far from any T1W with its FLAIR, or the two are exchanged.
+        ``UNLIKE_TRAINING`` when it is far from any T1W with its FLAIR, the two are exchanged, or the skull
+        was taken off for a model that only knows heads, or the other way round.
     """
+    shown = "stripped" if found.stripped else "kept"
+    if shown not in str(card.get("skull", shown)):
+        raise RefusedInput(
+            "UNLIKE_TRAINING", f"The skull is {shown} in these images; the model knows it {card['skull']}."
+        )
     reference = Reference.of_card(card)
     if reference is None:
         return ("It could not be checked whether the model has seen such images: its card does not say.",)

@@ -190,8 +190,13 @@ class LoadedModel:
         return window_around(found.inside, sizes.size // sizes.tokens)
 
     def _seen(self, found: ModelInput, planes: Planes, part: Part, window: Window) -> Tensor:
-        """Return the images of these planes that the networks for this part see, (B, C, h, w)."""
-        return self._tensor(window.of(channels_of(found.values, planes, self._sizes(part))))
+        """Return the images of these planes that the networks for this part see, (B, C, h, w).
+
+        A neighbour that is not usable is passed over, as in training.
+        """
+        usable = np.flatnonzero(found.usable)
+        images = channels_of(found.values[usable], np.searchsorted(usable, planes), self._sizes(part))
+        return self._tensor(window.of(images))
 
     def _tensor(self, values: FloatArray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)

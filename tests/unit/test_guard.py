@@ -83,6 +83,17 @@ def test_a_blurred_t1w_is_named(card: dict[str, Any]) -> None:
     assert "the T1W is unusually smooth" in sentence
 
 
+@pytest.mark.parametrize("stripped", [True, False])
+def test_a_model_that_never_saw_a_stripped_brain_declines_it_and_the_other_way_round(
+    stripped: bool, card: dict[str, Any]
+) -> None:
+    shown, other = ("stripped", "kept") if stripped else ("kept", "stripped")
+    found = replace(head(100), stripped=stripped)
+    assert f"The skull is {shown}" in refusal(found, card | {"skull": other})
+    for skull in (shown, "kept or stripped"):
+        assert check(found, card | {"skull": skull}) == check(found, card)
+
+
 def test_a_card_without_statistics_says_that_nothing_was_checked() -> None:
     (sentence,) = check(wrongly("exchanged"), {})
 

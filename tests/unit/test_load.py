@@ -298,6 +298,17 @@ def test_neighbouring_planes_are_seen_by_the_network_that_looks_at_them(tmp_path
     assert segmented.any(axis=(1, 2)).nonzero()[0].tolist() == [5]
 
 
+def test_a_neighbour_that_shows_too_little_is_passed_over_as_in_training(tmp_path: Path) -> None:
+    model, found = tiny(tmp_path, synthesis=replace(TINY, neighbours=1)), model_input()
+    found.values[5, 1] = 0
+    other = with_values(found, found.values.copy())
+    other.values[4] *= 1.2
+    tumour = maps(found, 0.5)
+    made = np.abs(model.synthesise(found, tumour).delta - model.synthesise(other, tumour).delta)
+    assert not found.usable[5]
+    assert made.any(axis=(1, 2)).nonzero()[0].tolist() == [3, 4, 6]
+
+
 def test_planes_of_another_size_are_refused(tmp_path: Path) -> None:
     found = model_input()
     wrong = ModelInput(found.values[..., :20], 1.0, 1.0, found.grid, found.inside[..., :20])

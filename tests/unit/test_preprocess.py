@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from synthesis.errors import RefusedInput
 from synthesis.preprocess import brain_level, brain_region, to_model_grid
+from training.prepare.run import read_patient
 
 AXIAL = np.eye(3)
 SAGITTAL = np.array([[0.0, 0, 1], [1, 0, 0], [0, -1, 0]])  # columns: along rows, along columns, normal (LPS)
@@ -69,6 +72,33 @@ def test_a_stripped_brain_has_the_level_of_the_whole_head() -> None:
     inside = sitk.GetImageFromArray(brain_region(image).astype(np.float32))
     inside.CopyInformation(image)
     assert brain_level(image * inside) == pytest.approx(brain_level(image), rel=0.02)
+
+
+@pytest.mark.parametrize("fat", [0.0, 0.6, 4.0])
+def test_of_a_stripped_brain_all_is_brain_and_of_a_head_its_inside(fat: float) -> None:
+    image = head(fat=fat)
+    region = brain_region(image)
+    stripped = sitk.GetImageFromArray(sitk.GetArrayFromImage(image) * region)
+    stripped.CopyInformation(image)
+    again = brain_region(stripped)
+    assert (again & region).sum() > 0.97 * region.sum()
+    assert again.sum() < 1.4 * region.sum()  # its edge is found on voxels of 3 mm and more
+    assert to_model_grid(stripped, stripped).stripped
+    if fat > 1:
+        assert not to_model_grid(image, image).stripped
+
+
+def test_a_real_head_has_a_scalp_and_a_stripped_brain_has_none(shared_data: Path) -> None:
+    folders = {"nifti/BraTS-GLI-00000-000": True, "nifti/TCGA-FG-6692_native": False}
+    for folder, stripped in folders.items():
+        patient = read_patient(shared_data / folder)
+        found = to_model_grid(patient.t1, patient.flair)
+        assert found.stripped == stripped
+        t1, tumour = (sitk.GetArrayFromImage(image) for image in (patient.t1, patient.tumour))
+        if stripped:
+            brain = brain_region(patient.t1)
+            assert brain.sum() > 0.75 * (t1 > 0).sum()
+            assert (brain & (tumour > 0)).sum() > 0.9 * (tumour > 0).sum()
 
 
 def test_blank_slices_do_not_change_the_level() -> None:
