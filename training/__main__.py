@@ -28,15 +28,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from training.prepare import prepare_lesions, prepare_patients, summary
+    from training.data import GRID
+    from training.prepare import cache_folder, prepare_lesions, prepare_patients, summary
 
-    if options.source:
-        cases = prepare_patients(
-            options.source, options.work / "cache" / (options.name or options.source.name)
-        )
-    else:
-        cases = prepare_patients(options.data / "lgg", options.work / "cache" / "lgg")
-        prepare_lesions(options.data / "lesions", options.work / "cache" / "lesions")
+    source, caches = options.source or options.data / "lgg", options.work / "cache"
+    name = options.name or source.resolve().name + (f"-{options.size}" if options.size != GRID else "")
+    cases = prepare_patients(source, cache_folder(caches, name), options.size)
+    if not options.source:
+        prepare_lesions(options.data / "lesions", caches / "lesions")
     print(summary(cases))
     return FINE if any(case.count for case in cases) else NO
 
@@ -72,14 +71,12 @@ def _maps(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from training.judging import judge_arms, judge_model
 
-    work = options.work
+    source, cache = options.source or options.data / "lgg", options.work / "cache" / options.cache
     if options.arms:
         recipes = [RECIPES[name] for name in options.arms]
-        page = judge_arms(
-            recipes, RECIPES[options.segmentation], options.data / "lgg", _runs(options), options.out
-        )
+        page = judge_arms(recipes, RECIPES[options.segmentation], source, cache, _runs(options), options.out)
     else:
-        page = judge_model(options.model, options.data / "lgg", work / "cache" / "lgg", options.out)
+        page = judge_model(options.model, source, cache, options.out)
     print(page)
     return FINE
 
@@ -99,9 +96,21 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from training.judging import export
+    from training.words import OURS, read_words
 
-    recipes = RECIPES[options.synthesis], RECIPES[options.segmentation]
-    export(options.name, *recipes, options.data / "lgg", options.work / "cache", _runs(options), options.out)
+    synthesis, segmentation = RECIPES[options.synthesis], RECIPES[options.segmentation]
+    if not options.words and synthesis.data != "lgg":
+        raise ValueError(f"What is to be said of weights learnt from {synthesis.data}? --words FILE.json")
+    export(
+        options.name,
+        synthesis,
+        segmentation,
+        options.source or options.data / "lgg",
+        options.work / "cache",
+        _runs(options),
+        options.out,
+        read_words(options.words) if options.words else OURS,
+    )
     return FINE
 
 
@@ -124,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument(
         "source", type=Path, nargs="?", help="UCSF-PDGM, BraTS or DICOM; else lgg and lesions"
     )
-    prepare.add_argument("--name", help="of the cache; else the folder's")
+    prepare.add_argument("--name", help="of the cache; else the folder's, and the size unless 120")
+    prepare.add_argument("--size", type=int, choices=(120, 240), default=120, help="rows and columns")
     split = command("split", _split, "write who is trained on and who is judged")
     split.add_argument("caches", nargs="+")
     fit = command("fit", _fit, "train by a recipe")
@@ -137,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", default="default", help="weights that ship, cross-validated")
     evaluate.add_argument("--arms", nargs="+", choices=sorted(RECIPES), help="or runs, beside each other")
     evaluate.add_argument("--segmentation", default="small-segmentation", choices=sorted(RECIPES))
+    evaluate.add_argument("--source", type=Path, help="the exams, as for prepare; else lgg")
+    evaluate.add_argument("--cache", default="lgg", help="of the training, for the mean uptake")
     evaluate.add_argument("--out", type=Path, default=Path("build/report"), help="folder of the report")
     compare = command("compare", _compare, "paired tests between two arms of reports")
     compare.add_argument("a", metavar="A", help="REPORT or REPORT:ARM")
@@ -146,6 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("synthesis", choices=sorted(RECIPES))
     export.add_argument("segmentation", choices=sorted(RECIPES))
     export.add_argument("--name", default="small")
+    export.add_argument("--source", type=Path, help="the exams, as for prepare; else lgg")
+    export.add_argument("--words", type=Path, help="JSON of what the card says of the data (training.words)")
     export.add_argument("--out", type=Path, default=WEIGHTS)
     return parser
 

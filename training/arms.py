@@ -14,7 +14,7 @@ from synthesis.models.load import LoadedModel, Prediction
 from synthesis.preprocess import ModelInput
 from training import figures
 from training.compare import IDENTITY
-from training.data import T1, T1C, TUMOUR, Slices, folds
+from training.data import T1, T1C, TUMOUR, Slices, folds, judged
 from training.prepare import Exam, Patient, target_on_grid
 from training.recipes import Recipe
 from training.run import averaged, path_of, sizes_of
@@ -187,13 +187,12 @@ def described(synthesis: Recipe, segmentation: Recipe, members: tuple[int, ...])
     sizes = sizes_of(synthesis)
     if synthesis.network != "ta_vit":
         sizes = replace(sizes, latent="none")
-    held_out = folds(synthesis.folds)
     return {
         "members": len(members),
         "sizes": {"segmentation": sizes_of(segmentation).to_json(), "synthesis": sizes.to_json()},
         "folds": {
             "file": f"training/folds/{synthesis.folds}.json",
-            "held_out": [sorted(held_out[fold]) for fold in members],
+            "held_out": [sorted(judged(fold, synthesis.folds)) for fold in members],
         },
     }
 

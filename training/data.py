@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from synthesis.models.mpr_vit import Sizes, channels_of
 from synthesis.models.window import Window, window_around
+from training.prepare import Case
 from training.recipes import Recipe
 from training.splits import load_split
 
@@ -28,10 +29,10 @@ MOST_DELTA = 3.0
 T1, FLAIR, T1C, TUMOUR, BRAIN, INSIDE, MAP, NEAR = range(8)
 #: Of the tumour, unsmoothed: above this it enhances clearly, and is shown twice as often.
 CLEARLY = 0.1
-#: Sides in pixels: of a token, of a lesion patch; and of the token grid in tokens.
-TOKEN, LESION, TOKENS = 4, 32, 30
-#: By how many pixels a window lies beside the head, at most.
-HEAD_SHIFT = 6.0
+#: Sides of the coarse grid, on which lesions are kept, in pixels; of all grids, and of a lesion, in tokens.
+GRID, TOKENS, LESION_TOKENS = 120, 30, 8
+#: By how many tokens a window lies beside the head, at most.
+HEAD_SHIFT = 1.5
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Slices:
         self._predicted = np.load(cache / "predicted.npy", mmap_mode="r") if maps == "predicted" else None
         #: Of every patient, its slices; those of them with tumour; whether the tumour enhances.
         self.slices = [np.arange(case["first"], case["first"] + case["count"]) for case in chosen]
+        #: Rows and columns of the grid.
+        self.size = int(self._arrays["inside"].shape[-1])
         self.with_tumour = [own[self._shows_tumour(own)] for own in self.slices]
         self.enhances = np.array([self._enhancing_share(own) >= CLEARLY for own in self.with_tumour])
 
@@ -124,9 +127,12 @@ class Slices:
 
 
 class Lesions:
-    """The lesion slices of 32×32, to learn from as they are, and to transplant."""
+    """The lesion slices of 32×32, to learn from and to transplant; for a finer grid so many times `finer`."""
 
-    def __init__(self, cache: Path, patients: Callable[[str], bool] = lambda patient: True) -> None:
+    def __init__(
+        self, cache: Path, patients: Callable[[str], bool] = lambda patient: True, finer: int = 1
+    ) -> None:
+        self.finer = finer
         self.values, self.t1c, self.mask, self.inside = (
             np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("values", "t1c", "mask", "inside")
         )
@@ -151,7 +157,11 @@ class Lesions:
         tumour, inside = self.mask[index] > 0, self.inside[index]
         stack = [*self.values[index], self.t1c[index], tumour, inside, inside, tumour]
         stack.extend(beside(self.values, self.slices, index, neighbours))
-        return np.stack(stack).astype(np.float32)
+        kept = np.stack(stack).astype(np.float32)
+        if self.finer == 1:
+            return kept
+        fine = functional.interpolate(torch.from_numpy(kept)[None], scale_factor=self.finer, mode="bilinear")
+        return np.asarray(fine[0].numpy())
 
     def transplant(self, channels: npt.NDArray[np.float32], random: np.random.Generator) -> None:
         """Blend a lesion into the brain of a slice and its neighbours, (7 + 4 · neighbours, S, S), in place.
@@ -203,14 +213,29 @@ def folds(name: str = "lgg") -> tuple[frozenset[str], ...]:
     return load_split(FOLDS / f"{name}.json").folds
 
 
-def split(fold: int, name: str = "lgg") -> tuple[frozenset[str], frozenset[str]]:
-    """Return (patients to train on, patients held out): this fold is held out.
+def split(fold: int, name: str = "lgg", cases: Sequence[Case] = ()) -> tuple[frozenset[str], frozenset[str]]:
+    """Return (patients to train on, patients held out while training): this fold is held out.
 
-    Where a part is called "train" only that one is trained on, whichever of the others is held out.
+    Where parts are called "train", "validation" and "test", "validation" is the one held out: what it says
+    decides when to stop, so "test" has no part in it.
+
+    Raises
+    ------
+    ValueError
+        When there is no such fold, it is not one to hold out, or a person of these cases is on both sides.
     """
+    parts = load_split(FOLDS / f"{name}.json", cases)
+    named = "train" in parts.names
+    possible = [parts.names.index("validation")] if named else list(range(len(parts.folds)))
+    if fold not in possible:
+        raise ValueError(f"{name}: fold {fold} cannot be held out, but {', '.join(map(str, possible))}.")
+    return parts.folds[parts.names.index("train")] if named else parts.others(fold), parts.folds[fold]
+
+
+def judged(fold: int, name: str = "lgg") -> frozenset[str]:
+    """Return who judges what was trained with this fold held out: that fold, or the part called "test"."""
     parts = load_split(FOLDS / f"{name}.json")
-    train = parts.folds[parts.names.index("train")] if "train" in parts.names else parts.others(fold)
-    return train, parts.folds[fold]
+    return parts.folds[parts.names.index("test") if "test" in parts.names else fold]
 
 
 def trains_on_lesion(patient: str) -> bool:
@@ -231,7 +256,7 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
             raise ValueError(f"{recipe.name} wants slices, and there are none.")
         with_tumour = number < recipe.tumour_share * stage.batch
         stack = slices.channels(slices.draw(with_tumour, random), recipe.neighbours)
-        if lesions is not None and random.random() < recipe.transplants:
+        if random.random() < recipe.transplants and lesions is not None:  # drawn in any case
             lesions.transplant(stack, random)
         if random.random() < recipe.stripped:
             stack *= stack[BRAIN]
@@ -239,7 +264,7 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
     moved = torch.from_numpy(np.stack(stacks))
     if stage.view == "lesions":
         moved = _move(torch.rot90(moved, int(random.integers(4)), (2, 3)), random, most_scale=0.25)
-        corners = torch.from_numpy(random.integers(0, TOKENS - LESION // TOKEN + 1, (len(moved), 2)))
+        corners = torch.from_numpy(random.integers(0, TOKENS - LESION_TOKENS + 1, (len(moved), 2)))
     else:
         moved = _move(moved, random)
         moved, corners = _heads(moved, random.uniform(-HEAD_SHIFT, HEAD_SHIFT, (len(moved), 2)))
@@ -266,7 +291,7 @@ def plain_batch(
     """Return these slices as they are, seen through this window, or each through the smallest."""
     stack = torch.from_numpy(np.stack([slices.channels(int(i), neighbours) for i in index]))
     if isinstance(slices, Lesions):
-        corners = torch.full((len(stack), 2), (TOKENS - LESION // TOKEN) // 2)
+        corners = torch.full((len(stack), 2), (TOKENS - LESION_TOKENS) // 2)
     elif window is not None:
         stack, corners = window.of(stack), window.corners(len(stack))
     else:
@@ -297,9 +322,10 @@ def _smooth_noise(spread: float, like: Tensor, random: np.random.Generator, knot
 
 
 def _heads(stack: Tensor, shifts: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """Return windows (B, C, 112, 88) around the heads, these many pixels beside; and corners (B, 2)."""
+    """Return windows of 28×22 tokens around the heads, these many tokens beside; and corners (B, 2)."""
+    token = stack.shape[-1] // TOKENS
     windows = [
-        window_around((one[INSIDE] > 0.5).numpy(), TOKEN, fixed=True, beside=(shift[0], shift[1]))
+        window_around((one[INSIDE] > 0.5).numpy(), token, fixed=True, beside=tuple(token * shift))
         for one, shift in zip(stack, shifts, strict=True)
     ]
     shown = [window.of(one) for window, one in zip(windows, stack, strict=True)]

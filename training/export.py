@@ -12,55 +12,31 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from synthesis.models.load import LoadedModel, build
+from synthesis.preprocess import FIELD_MM
 from training.arms import described, trained_folds
 from training.data import folds
 from training.prepare import read_cases
 from training.recipes import RECIPES, Recipe
-from training.run import path_of, weights_of
+from training.run import path_of, sizes_of, weights_of
+from training.words import Words
 
 log = logging.getLogger(__name__)
 
-INTENDED = (
-    "Research on synthetic post-contrast T1 from a pre-contrast T1W and a FLAIR of adult brains with "
-    "glioma, and trying out the node. Not for diagnosis, treatment, or any decision about a patient or "
-    "an injection."
-)
-LIMITS = (
-    "Contrast enhancement is NOT predicted reliably: a tumour that enhances may stay dark in the "
-    "synthetic image, and one that does not may light up. Absence of enhancement in it means nothing.",
-    "Few patients, from a handful of institutions; metastases, meningiomas, strokes, children, and "
-    "brains after an operation were not seen.",
-    "Trained on 8-bit images with the skull kept (a share of them with the skull masked away), each channel "
-    "scaled by its own maximum: the true scale between pre- and post-contrast was lost, and T1C is scaled by "
-    "its own brain level.",
-    "The difference that is added to the T1W was learnt on 2 mm pixels: vessels, rims and small lesions are "
-    "blurred or missed. Scalp and other fat are not meant to change.",
-    "The segmentation shows FLAIR abnormality, not enhancing tumour; in some patients it misses it.",
-    "The maps that condition the synthesis were predicted out of fold; a map of a training patient may come "
-    "from a network that saw a patient of the held-out fold.",
-)
-LICENCE = (
-    "Non-commercial research only. Learnt from the LGG MRI segmentation set (Buda 2019; TCGA-LGG: TCIA "
-    "says CC BY 3.0, the derived set is believed CC BY-NC-SA 4.0) and from patches of BraTS 2020 "
-    "(research, citation: Menze 2015, Bakas 2017 and 2018). No image of either is contained."
-)
-DATASET = (
-    "lgg (patients with T1, FLAIR, T1C and SEG; DICOM, 8 bit, skull kept), and lesions of BraTS 2020 "
-    "(`lesions`; patients 260–335 left out: low-grade, some of the same collection; every eighth held out), "
-    "transplanted into the brains of lgg"
-)
 
-
-#: (slope, offset in tumour) of the log odds of enhancement. Half of the batches show tumour, and lesions that
-#: enhance are transplanted: more enhances there than in patients. What is shown was chosen, cross-validated,
-#: between recovery and false enhancement, the chance is a logistic regression on all tumours: LOG.md.
-SHOWN, CALIBRATED = (1.0, -1.5), (0.413, -1.196)
+#: By the latent of the synthesis.
+FAMILY = {
+    "map": "TA-ViT conditioned on the latent of MPR-ViT's tumour map (reading B, map encoder)",
+    "features": "TA-ViT conditioned on features of the MPR-ViT that finds the tumour (reading A)",
+    "none": "MPR-ViT",
+}
 
 
 def pack(
-    name: str, synthesis: Recipe, segmentation: Recipe, cache: Path, runs: Path
+    name: str, synthesis: Recipe, segmentation: Recipe, cache: Path, runs: Path, words: Words
 ) -> tuple[LoadedModel, bytes]:
     """Return the model of all folds as it will be loaded, its card not yet judged, and its weights' bytes.
+
+    `cache` holds the caches of all data.
 
     Raises
     ------
@@ -76,28 +52,31 @@ def pack(
     }
     data = save_tensors(tensors)
     stages = [_stage(recipe, runs, fold) for recipe, fold in _chain(segmentation, synthesis, members, runs)]
-    cases = read_cases(cache / "lgg")
-    lesions = read_cases(cache / "lesions")
+    cases = read_cases(cache / synthesis.data)
+    lesions = read_cases(cache / "lesions") if (cache / "lesions").exists() else []
+    sizes, shapes = sizes_of(synthesis), described(synthesis, segmentation, members)
     everyone = frozenset().union(*folds(synthesis.folds))
     card: dict[str, Any] = {
         "name": name,
-        "family": "TA-ViT conditioned on the latent of MPR-ViT's tumour map (reading B, map encoder); "
+        "family": f"{FAMILY[shapes['sizes']['synthesis']['latent']]}; "
         "each member trained without one fold of the patients",
-        "inputs": "T1W and FLAIR, axial planes of 120×120 pixels of 2 mm, each divided by its brain level",
+        "inputs": f"T1W{' and FLAIR' * synthesis.flair}, axial planes of {sizes.size}×{sizes.size} pixels of "
+        f"{FIELD_MM / sizes.size:g} mm, each divided by its brain level; planes above and below: "
+        f"{segmentation.neighbours} for the segmentation, {synthesis.neighbours} for the synthesis",
         "outputs": "Δ = T1C/level − T1W/level, chance of enhancement, probability of FLAIR abnormality",
         "skull": "kept or stripped",
-        "intended": INTENDED,
-        "limits": list(LIMITS),
-        "licence": LICENCE,
-        **described(synthesis, segmentation, members),
+        "intended": words.intended,
+        "limits": list(words.limits),
+        "licence": words.licence,
+        **shapes,
         "mirrored": False,
-        "shown": SHOWN,
-        "calibrated": CALIBRATED,
+        "shown": words.shown,
+        "calibrated": words.calibrated,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     card["version"] = card["sha256"][:8]
     card["trained"] = {
-        "dataset": DATASET,
+        "dataset": words.dataset,
         "patients": sum(case.count > 0 and case.patient in everyone for case in cases),
         "lesion_patients": len({case.patient.rsplit("_", 1)[0] for case in lesions if case.count}),
         "refused": sorted(case.refused for case in cases if case.refused),

@@ -20,7 +20,8 @@ from synthesis.models.mpr_vit import MprVit
 from synthesis.models.window import window_around
 from synthesis.preprocess import FloatArray
 from training.data import (
-    TOKEN,
+    GRID,
+    TOKENS,
     Batch,
     Lesions,
     Slices,
@@ -32,6 +33,7 @@ from training.data import (
 )
 from training.distributed import Ranks, joined
 from training.losses import answer, loss_of, squared_error
+from training.prepare import read_cases
 from training.recipes import RECIPES, Recipe
 from training.run import (
     Diverged,
@@ -196,7 +198,7 @@ def predict_maps(recipe: Recipe, cache: Path, runs: Path) -> None:
         slices = Slices(cache, split(fold, recipe.folds)[1])
         console = Console(stderr=True)
         for own in track(slices.slices, f"fold {fold}", console=console, disable=not console.is_terminal):
-            window = window_around(inside[own] > 0, TOKEN)
+            window = window_around(inside[own] > 0, slices.size // TOKENS)
             for part in np.array_split(own, max(1, len(own) // VALIDATION_BATCH)):
                 batch = plain_batch(slices, part, recipe.neighbours, window).to(device)
                 with torch.no_grad():
@@ -251,16 +253,25 @@ def _sources(
     recipe: Recipe, cache: Path, fold: int | None
 ) -> tuple[Slices | None, Lesions | None, Slices | Lesions]:
     """Return slices and lesions to train on, and what is held out."""
-    lesions = Lesions(cache / "lesions", trains_on_lesion) if (cache / "lesions").exists() else None
+    finer, there = recipe.grid // GRID, (cache / "lesions").exists()
+    lesions = Lesions(cache / "lesions", trains_on_lesion, finer) if there else None
     if recipe.stages[0].view == "lesions":
-        return None, lesions, Lesions(cache / "lesions", lambda patient: not trains_on_lesion(patient))
+        held_out = Lesions(cache / "lesions", lambda patient: not trains_on_lesion(patient), finer)
+        return None, lesions, held_out
     if fold is None:
         raise ValueError(f"{recipe.name} wants a fold to hold out.")
     if recipe.maps == "predicted" and not (cache / recipe.data / "predicted.npy").exists():
         raise FileNotFoundError(f"{recipe.name} wants predicted maps: `maps` of a segmentation recipe first.")
-    train, held_out = split(fold, recipe.folds)
-    return (
-        Slices(cache / recipe.data, train, recipe.maps),
-        lesions,
-        Slices(cache / recipe.data, held_out, recipe.maps),
-    )
+    train, others = split(fold, recipe.folds, read_cases(cache / recipe.data))
+    slices = Slices(cache / recipe.data, train, recipe.maps)
+    if slices.size != recipe.grid:
+        raise ValueError(
+            f"{recipe.name} wants images of {recipe.grid}², {recipe.data} holds {slices.size}²: "
+            "`prepare --size` makes others."
+        )
+    if recipe.tumour_share and not any(map(len, slices.with_tumour)):
+        raise ValueError(f"{recipe.name} wants slices with tumour, and nobody's segmentation shows any.")
+    left_out = Slices(cache / recipe.data, others, recipe.maps)
+    counts = (len(slices.patients), len(train), len(left_out.patients), len(others))
+    log.info("%s: %d of %d patients to train on, %d of %d held out", recipe.name, *counts)
+    return slices, lesions, left_out

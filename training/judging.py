@@ -12,16 +12,20 @@ from synthesis.models.load import LoadedModel, load_model
 from training.arms import Arm, cross_validated, drawn_map, mean_uptake, trained, uptake_on_map
 from training.calibrate import calibrate
 from training.compare import by_patient
+from training.data import folds
 from training.evaluate import Evaluation, evaluate, summary
 from training.export import pack, save
 from training.figures import Group
 from training.prepare import Exam, find_exams
 from training.recipes import Recipe
 from training.report import write_report
+from training.words import Words
 
 
 def judge_model(name: str, source: Path, cache: Path, out: Path) -> Path:
-    """Report on weights that ship: each patient by the member that did not see him; return the page.
+    """Report on weights that ship, by patients that they never saw; return the page.
+
+    A patient who was held out is judged by the member that did not see him, any other by all together.
 
     Parameters
     ----------
@@ -30,19 +34,26 @@ def judge_model(name: str, source: Path, cache: Path, out: Path) -> Path:
     source : Path
         Folder of the exams.
     cache : Path
-        Of the same patients, for the baseline "mean uptake × map".
+        Of the patients that it was trained on, for the baseline "mean uptake × map".
     out : Path
         Folder of the report.
     """
     model = load_model(name, "cpu")
-    found = evaluate(_exams(source, _held_out(model)), _arms(model, cache))
-    return write_report(found, out, f"Model {model.name} {model.version}, cross-validated.")
+    seen = frozenset().union(*folds(Path(model.card["folds"]["file"]).stem)) - _held_out(model)
+    exams = [exam for exam in find_exams(source) if exam.patient not in seen]
+    if not exams:
+        raise FileNotFoundError(f"{source} holds nobody on whom {model.name} was not trained.")
+    found = evaluate(exams, _arms(model, cache))
+    return write_report(found, out, f"Model {model.name} {model.version}, on patients that it never saw.")
 
 
-def judge_arms(recipes: Sequence[Recipe], segmentation: Recipe, source: Path, runs: Path, out: Path) -> Path:
+def judge_arms(
+    recipes: Sequence[Recipe], segmentation: Recipe, source: Path, cache: Path, runs: Path, out: Path
+) -> Path:
     """Report on runs beside each other, on the patients that all of them held out; return the page.
 
-    An oracle is told the tumour as it was drawn, as in training.
+    An oracle is told the tumour as it was drawn, as in training. `cache` is of the same patients, for the
+    baseline "mean uptake × map".
     """
     models = [trained(recipe, segmentation, runs) for recipe in recipes]
     patients = frozenset.intersection(*(_held_out(model) for model in models))
@@ -50,6 +61,7 @@ def judge_arms(recipes: Sequence[Recipe], segmentation: Recipe, source: Path, ru
         (drawn_map if recipe.is_oracle else cross_validated)(model, recipe.name)
         for model, recipe in zip(models, recipes, strict=True)
     ]
+    arms.append(uptake_on_map(arms[0], mean_uptake(cache, folds(recipes[0].folds))))
     found = evaluate(_exams(source, patients), arms)
     return write_report(
         found, out, f"Runs of {', '.join(recipe.name for recipe in recipes)}, held-out patients."
@@ -57,11 +69,18 @@ def judge_arms(recipes: Sequence[Recipe], segmentation: Recipe, source: Path, ru
 
 
 def export(
-    name: str, synthesis: Recipe, segmentation: Recipe, source: Path, cache: Path, runs: Path, out: Path
+    name: str,
+    synthesis: Recipe,
+    segmentation: Recipe,
+    source: Path,
+    cache: Path,
+    runs: Path,
+    out: Path,
+    words: Words,
 ) -> None:
     """Write the weights of all folds and their card, judged as they ship; the report lies beside the runs."""
-    model, data = pack(name, synthesis, segmentation, cache, runs)
-    exams, arms = _exams(source, _held_out(model)), _arms(model, cache / "lgg")
+    model, data = pack(name, synthesis, segmentation, cache, runs, words)
+    exams, arms = _exams(source, _held_out(model)), _arms(model, cache / synthesis.data)
     found = evaluate(exams, arms)
     write_report(found, runs.parent / f"report-{name}", f"Model {name} {model.version}, cross-validated.")
     model.card["trained"]["validation"] = on_the_card(found)
@@ -72,7 +91,8 @@ def export(
 def on_the_card(found: Evaluation) -> dict[str, Any]:
     """Return the summary as the card holds it."""
     return {
-        "note": "cross-validated: each patient judged by the member that did not see him; mean, standard "
+        "note": "cross-validated: each patient judged by the one member that did not see him (a new patient "
+        "is answered by all together); what is shown was chosen on the same patients; mean, standard "
         "deviation and bootstrap interval over patients, on the T1W's own grid; over_identity: paired "
         "difference to the T1W taken for the T1C",
         **json.loads(json.dumps(summary(found))),

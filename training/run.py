@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,6 +89,7 @@ class Run:
         """
         state = {
             "recipe": self.recipe.name,
+            "asked": asked(self.recipe),
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
@@ -113,6 +115,8 @@ class Run:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if state["recipe"] != self.recipe.name:
             raise ValueError(f"{path.name} is of recipe {state['recipe']}, not of {self.recipe.name}.")
+        if state.get("asked") != asked(self.recipe):
+            raise ValueError(f"{self.recipe.name} was changed since {path} was begun: it cannot go on.")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
@@ -121,10 +125,19 @@ class Run:
         self.best = Best(**state["best"]) if "best" in state else None
 
 
+def asked(recipe: Recipe) -> str:
+    """Return what changes when anything of a recipe does, but for what no recipe could say before."""
+    said = {one.name: getattr(recipe, one.name) for one in fields(recipe)}
+    own = {name: value for name, value in said.items() if value != getattr(Recipe, name, None)}
+    return hashlib.sha256(repr(own).encode()).hexdigest()[:16]
+
+
 def sizes_of(recipe: Recipe) -> Sizes:
     """Return the sizes of the recipe's network."""
     return replace(
         SIZES[recipe.sizes],
+        size=recipe.grid,
+        map_shrink=recipe.grid // SIZES[recipe.sizes].size if recipe.latent == "map" else 1,
         skips=recipe.skips,
         flair=recipe.flair,
         neighbours=recipe.neighbours,
@@ -172,8 +185,16 @@ def compile_parts(net: nn.Module) -> None:
 
 
 def inherit(net: nn.Module, weights: dict[str, Tensor], whole: bool) -> int:
-    """Copy the weights whose name and shape agree; the head only from a network of the same kind."""
+    """Copy the weights whose name and shape agree; the head only from a network of the same kind.
+
+    A first layer that sees more neighbours begins with what it had learnt of fewer, and without the others.
+    """
     own = net.state_dict()
+    first = "encoder.stages.0.weight"
+    if first in own and first in weights and weights[first].shape[1] < own[first].shape[1]:
+        wider = torch.zeros_like(own[first])
+        wider[:, : weights[first].shape[1]] = weights[first]
+        weights = {**weights, first: wider}
     same = {
         name: value
         for name, value in weights.items()
@@ -229,17 +250,24 @@ def path_of(recipe: Recipe, runs: Path, fold: int | None) -> Path:
     return runs / (recipe.name if fold is None else f"{recipe.name}-fold{fold}") / "run.pt"
 
 
-def kept_weights(path: Path) -> dict[str, Tensor]:
+def kept_weights(recipe: Recipe, runs: Path, fold: int | None) -> dict[str, Tensor]:
     """Return the weights that a run's file answers with: averaged, the best of them where that was judged.
 
     Raises
     ------
     FileNotFoundError
         When there is no such run.
+    ValueError
+        When the recipe was changed since, or the run has not ended: nobody would know what was judged.
     """
+    path = path_of(recipe, runs, fold)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: {path.parent.name} was not trained yet.")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("asked") != asked(recipe):
+        raise ValueError(f"{recipe.name} was changed since {path} was trained.")
+    if state["step"] < recipe.steps and not recipe.patience:
+        raise ValueError(f"{path} is at step {state['step']} of {recipe.steps}: go on with --resume.")
     return cast(dict[str, Tensor], state["best"]["weights"] if "best" in state else state["average"])
 
 
@@ -266,7 +294,7 @@ def weights_of(recipe: Recipe, runs: Path, fold: int | None) -> dict[str, Tensor
     FileNotFoundError
         When the run is missing, or with `both_ends` the one that it started from.
     """
-    own = kept_weights(path_of(recipe, runs, fold))
+    own = kept_weights(recipe, runs, fold)
     if not recipe.both_ends:
         return own
     before = weights_at_start(recipe, runs, fold)

@@ -34,11 +34,11 @@ from synthesis.phantom.study import FLAIR, T1W
 from synthesis.phantom.tissue import HeadMap
 from synthesis.preprocess import BoolArray, FloatArray, ModelInput, to_model_grid
 from synthesis.threads import limit_threads
-from training.data import TOKEN, Batch
+from training.data import Batch
 from training.distributed import Ranks
 from training.losses import loss_of
 from training.muon import optimisers_of
-from training.recipes import RECIPES, Stage
+from training.recipes import RECIPES
 from training.run import network, start, step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -51,10 +51,14 @@ MOST_DIFFERENCE = 1e-2
 #: Of the tumour map, at the single worst voxel: a logistic function is steep at the tumour's edge.
 MOST_IN_MAP = 2e-2
 TRAINED = "small-synthesis"
+#: Its steps on whole heads.
+STAGE = next(stage for stage in RECIPES[TRAINED].stages if stage.view == "heads")
 STEPS = 2
 #: Rows and columns of the matrices whose product says what a chip can do.
 LARGE = 8192
 TOKENS = (900, 3600)
+#: Side of a token in pixels.
+TOKEN = 4
 
 
 @dataclass
@@ -197,14 +201,14 @@ def test_a_head_is_answered_faster_than_by_eager_float32_and_the_same(head: Mode
     assert parts["tumour"] < MOST_IN_MAP
 
 
-def batch_of(head: ModelInput, stage: Stage) -> Batch:
+def batch_of(head: ModelInput) -> Batch:
     """Return a batch of windows around the head, and a change that its FLAIR tells."""
     window = window_around(head.inside, TOKEN, fixed=True)
-    planes = (np.linspace(0.3, 0.7, stage.batch) * len(head.values)).astype(int)
+    planes = (np.linspace(0.3, 0.7, STAGE.batch) * len(head.values)).astype(int)
     images = torch.from_numpy(window.of(head.values[planes]).copy())
     inside = torch.from_numpy(window.of(head.inside[planes, None]).astype(np.float32))
     bright = ((images[:, 1:] > 1.5) * inside).float()
-    return Batch(images, 0.5 * bright, bright, 2 * inside, bright, window.corners(stage.batch))
+    return Batch(images, 0.5 * bright, bright, 2 * inside, bright, window.corners(STAGE.batch))
 
 
 def eager_steps(net: nn.Module, batch: Batch) -> Iterator[float]:
@@ -225,9 +229,8 @@ def eager_steps(net: nn.Module, batch: Batch) -> Iterator[float]:
         yield float(loss.detach())
 
 
-@pytest.mark.parametrize("stage", RECIPES[TRAINED].stages, ids=lambda stage: stage.view)
-def test_a_step_of_training_beside_eager_float32(head: ModelInput, stage: Stage) -> None:
-    batch = batch_of(head, stage)
+def test_a_step_of_training_beside_eager_float32(head: ModelInput) -> None:
+    batch = batch_of(head)
     torch.manual_seed(RECIPES[TRAINED].seed)
     plain = eager_steps(network(RECIPES[TRAINED]), batch)
     run = start(RECIPES[TRAINED])
@@ -236,7 +239,7 @@ def test_a_step_of_training_beside_eager_float32(head: ModelInput, stage: Stage)
     for _ in range(STEPS):
         slow, fast = spent.values()
         losses.append((slow.on(lambda: next(plain)), fast.on(lambda: step(run, batch))))
-    show(f"training {TRAINED}: {stage.batch} {stage.view} a step", "steps", STEPS, spent)
+    show(f"training {TRAINED}: {STAGE.batch} {STAGE.view} a step", "steps", STEPS, spent)
     slow_losses, fast_losses = np.array(losses).T
     assert slow_losses[-1] < slow_losses[0]
     assert np.isclose(slow_losses[0], fast_losses[0], rtol=0.005)
@@ -316,12 +319,15 @@ def test_inference_on_a_gpu(chip_rate: float, batch: int) -> None:
     sizes = model.synthesis[0].sizes
     if sizes.latent != "map":
         pytest.skip("Only a network that reads the map is fed here.")
-    images = torch.rand(batch, sizes.in_channels, sizes.size, sizes.size, device="cuda")
-    tumour = torch.rand(batch, 1, sizes.size, sizes.size, device="cuda")
-    images, tumour = (one.contiguous(memory_format=torch.channels_last) for one in (images, tumour))
+
+    def pictures(channels: int) -> torch.Tensor:
+        made = torch.rand(batch, channels, sizes.size, sizes.size, device="cuda")
+        return made.contiguous(memory_format=torch.channels_last)
+
+    finder = model.segmentation[0]
     for name, net, inputs in (
-        ("segmentation", model.segmentation[0], (images,)),
-        ("synthesis", model.synthesis[0], (images, tumour)),
+        ("segmentation", finder, (pictures(finder.sizes.in_channels),)),
+        ("synthesis", model.synthesis[0], (pictures(sizes.in_channels), pictures(1))),
     ):
         fresh = MprVit(net.sizes) if name == "segmentation" else synthesiser(net.sizes)
         work = batch * multiplications(fresh, *(one[:1].to("meta") for one in inputs))
@@ -336,17 +342,16 @@ def test_inference_on_a_gpu(chip_rate: float, batch: int) -> None:
 
 
 @needs_cuda
-@pytest.mark.parametrize("stage", RECIPES[TRAINED].stages, ids=lambda stage: stage.view)
-def test_training_on_a_gpu(chip_rate: float, head: ModelInput, stage: Stage) -> None:
-    batch = batch_of(head, stage)
+def test_training_on_a_gpu(chip_rate: float, head: ModelInput) -> None:
+    batch = batch_of(head)
     run = start(RECIPES[TRAINED], Ranks(device=torch.device("cuda")))
     pictures = (batch.images[:1].to("meta"), batch.map[:1].to("meta"))
-    forward = stage.batch * multiplications(network(RECIPES[TRAINED]), *pictures)
+    forward = STAGE.batch * multiplications(network(RECIPES[TRAINED]), *pictures)
     losses: list[float] = []
     seconds = on_gpu_s(lambda: losses.append(step(run, batch)))
     memory = peak_gb(lambda: step(run, batch))
     print(
-        f"\ntraining {TRAINED}, {stage.batch} {stage.view}: {1 / seconds:.1f} steps/s, "
+        f"\ntraining {TRAINED}, {STAGE.batch} {STAGE.view}: {1 / seconds:.1f} steps/s, "
         f"{3 * forward / seconds / chip_rate:.1%} of the product's rate, {memory:.2f} GB"
     )
     assert losses[-1] < losses[0]

@@ -23,12 +23,12 @@ from training.data import (
     NEAR,
     T1,
     T1C,
-    TOKEN,
     TUMOUR,
     Batch,
     Lesions,
     Slices,
     folds,
+    judged,
     perturbed,
     plain_batch,
     split,
@@ -77,14 +77,35 @@ def test_each_stage_has_pictures_of_its_kind(slices: Slices, lesions: Lesions) -
 def test_a_window_shows_the_head_wherever_it_lies(slices: Slices) -> None:
     """And says where it was cut, as the positions of its tokens follow from that."""
     whole = torch.from_numpy(slices.channels(int(slices.index[1])))
-    recipe = replace(RECIPE, stages=(Stage("heads", 20, 4),), transplants=0.0)
+    recipe = replace(RECIPE, stages=(Stage("heads", 20, 4),), transplants=0.0, stripped=0.0)
     for step in range(5):
         batch = training_batch(slices, None, recipe, step)
         head = batch.region[:, 0] > 0
         assert (head.flatten(1).sum(dim=1) > 0.8 * whole[INSIDE].sum()).all()
     plain = plain_batch(slices, slices.index[1:2])
-    row, column = (TOKEN * int(place) for place in plain.corners[0])
+    row, column = (4 * int(place) for place in plain.corners[0])
     assert torch.equal(plain.images[0], whole[:2, row : row + 112, column : column + 88])
+
+
+@pytest.mark.parametrize("view", ["heads", "lesions"])
+def test_on_a_grid_of_240_all_is_twice_as_fine_and_lies_in_the_same_tokens(
+    slices: Slices, cache: Path, tmp_path: Path, view: View
+) -> None:
+    fine = tmp_path / "fine"
+    fine.mkdir()
+    for path in (cache / "lgg").glob("*.npy"):
+        np.save(fine / path.name, np.load(path).repeat(2, axis=-1).repeat(2, axis=-2))
+    (fine / "cases.json").write_text(
+        (cache / "lgg" / "cases.json").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    recipe = replace(RECIPE, stages=(Stage(view, 20, 4),), transplants=0.0, stripped=0.0, perturbed=False)
+    one, other = (
+        training_batch(Slices(where, split(FOLD)[0]), Lesions(cache / "lesions", finer=finer), recipe, 3)
+        for where, finer in ((cache / "lgg", 1), (fine, 2))
+    )
+    assert other.images.shape[-1] == 2 * one.images.shape[-1]
+    assert (one.corners - other.corners).abs().max() <= 1  # half a pixel may tip the rounding
+    assert float(other.tumour.sum()) == pytest.approx(4 * float(one.tumour.sum()), rel=0.05)
 
 
 @pytest.mark.parametrize("name", ALL_FOLDS)
@@ -96,6 +117,34 @@ def test_nobody_is_in_two_folds(name: str) -> None:
         train, out = split(fold, name)
         assert out == held_out
         assert train == frozenset().union(*parts) - held_out
+
+
+@pytest.mark.parametrize("fold", [-1, 3])
+def test_a_fold_that_is_none_cannot_be_held_out(fold: int) -> None:
+    with pytest.raises(ValueError, match=f"fold {fold} cannot be held out, but 0, 1, 2"):
+        split(fold)
+
+
+def test_who_judges_decides_neither_the_weights_nor_when_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {"names": ["train", "validation", "test"], "folds": [["a", "b"], ["c"], ["d"]], "source": ""}
+    (tmp_path / "papers.json").write_text(json.dumps(parts), encoding="utf-8")
+    monkeypatch.setattr("training.data.FOLDS", tmp_path)
+    assert split(1, "papers") == (frozenset("ab"), frozenset("c"))
+    assert judged(1, "papers") == frozenset("d")
+    for fold in (0, 2):
+        with pytest.raises(ValueError, match="cannot be held out, but 1"):
+            split(fold, "papers")
+
+
+def test_a_batch_without_transplants_does_not_depend_on_whether_there_are_lesions(
+    slices: Slices, cache: Path
+) -> None:
+    recipe = replace(RECIPE, stages=(Stage("heads", 20, 4),), transplants=0.0)
+    lesions = Lesions(cache / "lesions", trains_on_lesion)
+    one, other = (training_batch(slices, there, recipe, 3) for there in (None, lesions))
+    assert torch.equal(one.images, other.images)
 
 
 def test_a_patient_in_two_folds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

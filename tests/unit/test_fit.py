@@ -52,7 +52,7 @@ from training.losses import (
 )
 from training.prepare import prepare_patients
 from training.recipes import Recipe, Stage
-from training.run import Run, learning_rate, start, step
+from training.run import Run, asked, learning_rate, start, step
 from training.watch import Watch
 
 REPOSITORY = Path(__file__).parents[2]
@@ -130,6 +130,32 @@ def test_a_run_is_not_overwritten_and_not_continued_by_another_recipe(cache: Pat
         fit(RECIPE, cache, cache / "runs", resume=False, fold=FOLD, most_steps=1)
     with pytest.raises(ValueError, match="of recipe tiny, not of other"):
         start(replace(RECIPE, name="other")).load(path_of(RECIPE, cache / "runs", FOLD))
+    with pytest.raises(ValueError, match="tiny was changed since"):
+        start(replace(RECIPE, seed=99)).load(path_of(RECIPE, cache / "runs", FOLD))
+
+
+def test_a_run_that_has_not_ended_or_was_of_another_recipe_answers_nothing(cache: Path) -> None:
+    runs = cache / "runs"
+    fit(RECIPE, cache, runs, resume=False, fold=FOLD, most_steps=1)
+    with pytest.raises(ValueError, match=f"is at step 1 of {RECIPE.steps}: go on"):
+        averaged(RECIPE, runs, FOLD)
+    fit(RECIPE, cache, runs, resume=True, fold=FOLD)
+    averaged(RECIPE, runs, FOLD)
+    with pytest.raises(ValueError, match="tiny was changed since"):
+        averaged(replace(RECIPE, learning_rate=0.5), runs, FOLD)
+
+
+def test_a_cache_of_another_grid_is_refused(cache: Path) -> None:
+    with pytest.raises(ValueError, match="wants images of 240², lgg holds 120²"):
+        fit(replace(RECIPE, grid=240), cache, cache / "runs", resume=False, fold=FOLD)
+
+
+def test_a_cache_that_shows_no_tumour_is_refused_before_the_first_step(cache: Path) -> None:
+    path = cache / "lgg" / "tumour.npy"
+    np.save(path, np.zeros_like(np.load(path)))
+    with pytest.raises(ValueError, match="nobody's segmentation shows any"):
+        fit(RECIPE, cache, cache / "runs", resume=False, fold=FOLD)
+    assert not path_of(RECIPE, cache / "runs", FOLD).exists()
 
 
 def test_rows_of_the_curve_after_the_saved_step_are_not_written_twice(tmp_path: Path) -> None:
@@ -260,7 +286,7 @@ def test_patience_stops_a_run_and_its_best_weights_are_kept(cache: Path) -> None
     assert run.step == run.best.step + 4 < 20
 
     best = fit(recipe, cache, cache / "best", resume=False, fold=FOLD, most_steps=run.best.step)
-    kept = kept_weights(path_of(recipe, cache / "runs", FOLD))
+    kept = kept_weights(recipe, cache / "runs", FOLD)
     assert same(kept, best.average.state_dict())
     assert not same(kept, run.average.state_dict())
     assert same(averaged(recipe, cache / "runs", FOLD).state_dict(), kept)
@@ -397,10 +423,10 @@ def test_a_latent_of_features_is_read_from_the_segmentation_of_the_same_fold(cac
     recipe = replace(RECIPE, latent="features", finder=finder.name, name="tiny-features")
     with pytest.raises(FileNotFoundError, match="tiny-finder-fold0 was not trained yet"):
         fit(recipe, cache, runs, resume=False, fold=FOLD)
-    fit(finder, cache, runs, resume=False, fold=FOLD, most_steps=1)
+    fit(finder, cache, runs, resume=False, fold=FOLD)
     run = fit(recipe, cache, runs, resume=False, fold=FOLD, most_steps=3)
     assert run.finder is not None
-    assert same(run.finder.state_dict(), kept_weights(path_of(finder, runs, FOLD)))
+    assert same(run.finder.state_dict(), kept_weights(finder, runs, FOLD))
     batch = batch_of(cache, recipe, 3)
     said = answer(run.net, batch, finder=run.finder)
     assert torch.equal(answer(run.net, replace(batch, map=1 - batch.map), finder=run.finder), said)
@@ -452,7 +478,8 @@ def test_the_loss_falls_on_real_slices(shared_data: Path, tmp_path: Path) -> Non
 
 
 def test_a_recipe_begins_with_the_weights_of_another_and_keeps_its_own_head(cache: Path) -> None:
-    run_of_lesions = start(replace(RECIPE, seed=1))
+    run_of_lesions = start(RECIPE)
+    run_of_lesions.step = RECIPE.steps
     torch.nn.init.ones_(run_of_lesions.average.decoder.head.weight)
     path = path_of(RECIPE, cache / "runs", FOLD)
     path.parent.mkdir(parents=True)
@@ -471,10 +498,10 @@ def test_a_recipe_begins_with_the_weights_of_another_and_keeps_its_own_head(cach
 
 def test_with_both_ends_the_mean_of_start_and_end_answers(cache: Path) -> None:
     runs = cache / "runs"
-    fit(RECIPE, cache, runs, resume=False, fold=FOLD, most_steps=2)
+    fit(RECIPE, cache, runs, resume=False, fold=FOLD)
     after = replace(RECIPE, name="after", start_from="tiny", both_ends=True)
-    fit(after, cache, runs, resume=False, fold=FOLD, most_steps=2)
-    begun, ended = (kept_weights(path_of(recipe, runs, FOLD)) for recipe in (RECIPE, after))
+    fit(after, cache, runs, resume=False, fold=FOLD)
+    begun, ended = (kept_weights(recipe, runs, FOLD) for recipe in (RECIPE, after))
     assert not same(begun, ended)
     half = averaged(after, runs, FOLD).state_dict()
     assert same(half, {name: (begun[name] + ended[name]) / 2 for name in ended})
@@ -501,7 +528,8 @@ def test_every_patients_map_is_of_the_network_that_never_saw_him(cache: Path) ->
         net.decoder.head.bias.data.fill_(math.log(chance / (1 - chance)))
         path = path_of(recipe, cache / "runs", fold)
         path.parent.mkdir(parents=True)
-        torch.save({"average": net.state_dict()}, path)
+        state = {"average": net.state_dict(), "asked": asked(recipe), "step": recipe.steps}
+        torch.save(state, path)
     predict_maps(recipe, cache / "lgg", cache / "runs")
     maps, inside = np.load(cache / "lgg" / "predicted.npy"), np.load(cache / "lgg" / "inside.npy")
     for fold, chance in enumerate((0.2, 0.4, 0.6)):

@@ -9,7 +9,7 @@ import tiny_training
 import torch
 from torch import nn
 
-from synthesis.models.mpr_vit import SIZES, Sizes
+from synthesis.models.mpr_vit import SIZES, MprVit, Sizes
 from synthesis.models.ta_vit import TaVit
 from training.data import folds
 from training.recipes import RECIPES, Recipe, Stage
@@ -45,6 +45,16 @@ def test_every_recipe_starts_from_one_that_exists_and_gives_it_weights(recipe: R
     given, taking = network(before), network(recipe)
     taken = inherit(taking, given.state_dict(), before.network == recipe.network)
     assert taken > 0.9 * len(taking.state_dict())
+
+
+def test_who_sees_more_neighbours_begins_with_the_answer_of_who_saw_fewer() -> None:
+    given, taking = (MprVit(replace(SIZES["small"], neighbours=neighbours)) for neighbours in (0, 1))
+    nn.init.normal_(given.decoder.head.weight)
+    taken = inherit(taking, given.state_dict(), whole=True)
+    images = torch.rand(1, 6, 120, 120)
+    assert taken == len(taking.state_dict())
+    with torch.no_grad():
+        assert torch.allclose(taking(images), given(images[:, :2]), atol=1e-5)
 
 
 def test_who_is_told_the_drawn_tumour_is_an_oracle() -> None:
