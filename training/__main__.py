@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", _evaluate, "judge on patients never seen; write a report")
     evaluate.add_argument("--model", default="default", help="weights that ship, cross-validated")
     evaluate.add_argument("--arms", nargs="+", choices=sorted(RECIPES), help="or runs, beside each other")
-    evaluate.add_argument("--segmentation", default="small-segmentation", choices=sorted(RECIPES))
+    evaluate.add_argument("--segmentation", default="small-outline", choices=sorted(RECIPES))
     evaluate.add_argument("--source", type=Path, help="the exams, as for prepare; else lgg")
     evaluate.add_argument("--cache", default="lgg", help="of the training, for the mean uptake")
     evaluate.add_argument("--out", type=Path, default=Path("build/report"), help="folder of the report")

@@ -110,13 +110,16 @@ def small_lesions() -> Recipe:
 
 @recipe
 def small_outline() -> Recipe:
-    """The FLAIR abnormality, one network a fold, from nothing."""
+    """The shipped MPR-ViT: the FLAIR abnormality, one network a fold, from nothing."""
     return Recipe("segmentation", (Stage("heads", 240, 8),), maps="drawn", optimiser="muon", transplants=0.25)
 
 
 @recipe
 def small_segmentation() -> Recipe:
-    """The shipped MPR-ViT: `small_outline` gone on with, on less tumour, the neighbouring planes in view."""
+    """`small_outline` gone on with, on less tumour, the neighbouring planes in view.
+
+    Better in `lgg` and worse beyond it (LOG.md, sixth round): `small_synthesis` learnt from its maps.
+    """
     return replace(
         small_outline(),
         stages=(Stage("heads", 500, 8),),

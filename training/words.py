@@ -16,7 +16,7 @@ class Words:
     intended: str
     #: The first is said with every image.
     limits: tuple[str, ...]
-    #: (slope, offset in tumour) of the log odds of enhancement: for what is shown, and for the chance.
+    #: Slope and offset of the log odds of enhancement in tumour: for what is shown, and for the chance.
     shown: tuple[float, float] = (1.0, 0.0)
     calibrated: tuple[float, float] = (1.0, 0.0)
 
@@ -48,8 +48,8 @@ OURS = Words(
         "The maps that condition the synthesis were predicted out of fold; a map of a training patient may "
         "come from a network that saw a patient of the held-out fold.",
     ),
-    shown=(1.0, -1.5),
-    calibrated=(0.413, -1.196),
+    shown=(0.5, -1.0),
+    calibrated=(0.537, -1.418),
 )
 
 

@@ -37,7 +37,8 @@ BATCH = 8
 #: Δ fades to 0 where the T1W is darker than this: there is no tissue, and a halo around the head would show.
 AIR = 0.15
 #: In training more tumours enhance than do in patients. A card may correct the log odds by a slope and an
-#: offset; the offset counts where the tumour map says at least this, and in proportion below.
+#: offset; they count where the tumour map says at least this, and in proportion below. Only the slope of the
+#: chance that is told counts everywhere.
 SURE = 0.67
 #: What a card must say about the training.
 TRAINED_KEYS = ("dataset", "patients", "steps", "seconds", "validation")
@@ -136,9 +137,10 @@ class LoadedModel:
             ]
             together = Uptake.together(answers)
             marked = (self._tensor(window.of(tumour[planes][:, None])) / SURE).clamp(max=1.0)
-            deltas = torch.cat([answer.delta(shown[0], shown[1] * marked) for answer in answers], dim=1)
+            shift = (1 + (shown[0] - 1) * marked, shown[1] * marked)
+            deltas = torch.cat([answer.delta(*shift) for answer in answers], dim=1)
             answer = (
-                together.delta(shown[0], shown[1] * marked)[:, 0],
+                together.delta(*shift)[:, 0],
                 together.chance(calibrated[0], calibrated[1] * marked)[:, 0],
                 deltas.std(dim=1, correction=0),
             )

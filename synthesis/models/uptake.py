@@ -41,10 +41,10 @@ class Uptake:
         parts = ([getattr(one, name) for one in several] for name in ("mean", "log_odds", "amplitude"))
         return cls(*(torch.stack(part).mean(dim=0) for part in parts))
 
-    def delta(self, slope: float = 1.0, offset: Tensor | float = 0.0) -> Tensor:
+    def delta(self, slope: Tensor | float = 1.0, offset: Tensor | float = 0.0) -> Tensor:
         """Return Δ, if the log odds of enhancement were slope · log odds + offset."""
         return self.mean + (self.chance(slope, offset) - self.chance()) * self.amplitude
 
-    def chance(self, slope: float = 1.0, offset: Tensor | float = 0.0) -> Tensor:
+    def chance(self, slope: Tensor | float = 1.0, offset: Tensor | float = 0.0) -> Tensor:
         """Return the probability of enhancement, 0–1."""
         return torch.sigmoid(slope * self.log_odds + offset)

@@ -245,6 +245,10 @@ def test_the_card_corrects_the_odds_where_the_map_shows_tumour(tmp_path: Path) -
         odds = np.exp(2 * log_odds(plain.chance[seen]) + offset)
         assert np.allclose(changed.chance[seen], odds / (1 + odds), atol=1e-3)
         assert (changed.delta[seen] > plain.delta[seen]).all() == bool(share)
+    flatter = tiny(tmp_path, shown=[0.5, 0.0])
+    for share in (0.0, 1.0):
+        plain, changed = (one.synthesise(found, maps(found, share)) for one in (model, flatter))
+        assert np.allclose(changed.delta, plain.delta) == (not share)
 
 
 def test_a_drawn_or_edited_map_changes_what_is_made_where_it_is_read(tmp_path: Path) -> None:
