@@ -92,7 +92,7 @@ def brain_level(image: sitk.Image) -> float:
         When the volume is blank.
     """
     coarse = _coarse(image)
-    return level_in(sitk.GetArrayFromImage(coarse), _inner(coarse, head_mask(coarse)))
+    return level_in(sitk.GetArrayFromImage(coarse), _inner(coarse, head_mask(coarse))[0])
 
 
 def level_in(values: npt.NDArray[np.floating], region: BoolArray) -> float:
@@ -145,7 +145,7 @@ def head_mask(image: sitk.Image) -> sitk.Image:
 def brain_region(image: sitk.Image) -> BoolArray:
     """Return the inside of the head, (D, H, W) on the grid of `image`: brain and fluid, no scalp or skull."""
     coarse = _coarse(image)
-    inner = sitk.GetImageFromArray(_inner(coarse, head_mask(coarse)).astype(np.uint8))
+    inner = sitk.GetImageFromArray(_inner(coarse, head_mask(coarse))[0].astype(np.uint8))
     inner.CopyInformation(coarse)
     there = sitk.Resample(inner, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8)
     return np.asarray(sitk.GetArrayFromImage(there) > 0)
@@ -169,7 +169,7 @@ def to_model_grid(t1: sitk.Image, flair_on_t1: sitk.Image, size: int = 120) -> M
     t1, flair = sitk.Cast(t1, sitk.sitkFloat32), sitk.Cast(flair_on_t1, sitk.sitkFloat32)
     coarse = _coarse(t1)
     head = head_mask(coarse)
-    inner = _inner(coarse, head)
+    inner, stripped = _inner(coarse, head)
     t1_level = level_in(sitk.GetArrayFromImage(coarse), inner)
     flair_level = level_in(sitk.GetArrayFromImage(_coarse(flair)), inner)
     grid = model_grid(t1, head, size)
@@ -182,7 +182,7 @@ def to_model_grid(t1: sitk.Image, flair_on_t1: sitk.Image, size: int = 120) -> M
         grid=grid,
         inside=sitk.GetArrayFromImage(inside) > 0,
         below_mm=_below_mm(head, grid),
-        stripped=is_stripped(coarse, head),
+        stripped=stripped,
     )
 
 
@@ -269,29 +269,26 @@ def _filled(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(planes, dtype=np.uint8)
 
 
-def is_stripped(image: sitk.Image, head: sitk.Image) -> bool:
-    """Return whether a T1W shows brain alone, on black: scalp and skull were taken off before."""
-    values, depth = sitk.GetArrayViewFromImage(image), _depth(head)
+def _inner(image: sitk.Image, head: sitk.Image) -> tuple[BoolArray, bool]:
+    """Return the voxels (D, H, W) that are brain, and whether scalp and skull were taken off before.
+
+    Of a head they are those deep enough in it, of a stripped brain all.
+    """
+    distance = sitk.SignedMaurerDistanceMap(
+        head, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
+    )
+    depth = sitk.GetArrayFromImage(distance)
+    if _is_stripped(sitk.GetArrayViewFromImage(image), depth):
+        return np.asarray(sitk.GetArrayFromImage(head) > 0), True
+    return np.asarray(depth > min(BRAIN_DEPTH_MM, 0.5 * float(depth.max()))), False
+
+
+def _is_stripped(values: npt.NDArray[np.floating], depth: FloatArray) -> bool:
+    """Return whether these values show brain alone, on black; `depth` is mm inside the head."""
     outside, shell = values[depth < -COARSE_MM], values[(depth >= 0) & (depth < SCALP_MM)]
     level = float(np.median(values[depth >= 0]))
     black = outside.size > 0 and float((outside == 0).mean()) > BLACK
     return black and float((shell > FAT_VALUE * level).mean()) < LEAST_SCALP
-
-
-def _inner(image: sitk.Image, head: sitk.Image) -> BoolArray:
-    """Return the voxels (D, H, W) that lie deep enough in the head to be brain."""
-    if is_stripped(image, head):
-        return np.asarray(sitk.GetArrayFromImage(head) > 0)
-    inwards = _depth(head)
-    return np.asarray(inwards > min(BRAIN_DEPTH_MM, 0.5 * float(inwards.max())))
-
-
-def _depth(head: sitk.Image) -> FloatArray:
-    """Return how far inside the head each voxel lies, mm; below 0 outside."""
-    depth = sitk.SignedMaurerDistanceMap(
-        head, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
-    )
-    return np.asarray(sitk.GetArrayFromImage(depth))
 
 
 def _extent(head: sitk.Image, frame: Vector) -> tuple[Vector, Vector]:

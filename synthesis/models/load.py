@@ -196,9 +196,11 @@ class LoadedModel:
 
         A neighbour that is not usable is passed over, as in training.
         """
-        usable = np.flatnonzero(found.usable)
-        images = channels_of(found.values[usable], np.searchsorted(usable, planes), self._sizes(part))
-        return self._tensor(window.of(images))
+        values, sizes = found.values, self._sizes(part)
+        if sizes.neighbours:
+            usable = np.flatnonzero(found.usable)
+            values, planes = values[usable], np.searchsorted(usable, planes)
+        return self._tensor(window.of(channels_of(values, planes, sizes)))
 
     def _tensor(self, values: FloatArray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
