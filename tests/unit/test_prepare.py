@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from synthesis.errors import RefusedInput
 from synthesis.preprocess import to_model_grid
+from synthesis.series import read_series
 from training.__main__ import main
 from training.prepare import (
     Case,
@@ -663,6 +664,24 @@ def test_dicom_needs_no_suffix(shared_data: Path, tmp_path: Path) -> None:
     one, two = find_exams(tmp_path)
     assert np.array_equal(array(read_exam(one).t1), array(read_patient(source).t1))
     assert (two.name, two.files) == ("two", {})
+
+
+def test_a_flair_of_a_patient_who_moved_is_aligned_as_the_pipeline_does_it(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    source = shared_data / "lgg" / "TCGA_HT_7680_19970202"
+    folder = linked(source, tmp_path / source.name, "t1", "t1c", "seg")
+    (folder / "flair").mkdir()
+    for path in sorted((source / "flair").glob("*.dcm")):
+        dataset = pydicom.dcmread(path)
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x + 5.0, y, z]
+        dataset.save_as(folder / "flair" / path.name)
+    still, moved = array(read_patient(source).flair), array(read_patient(folder).flair)
+    as_told = sitk.Resample(read_series(sorted((folder / "flair").iterdir())).image, read_patient(source).t1)
+    head = still > still.mean()
+    wrong = float(np.abs(array(as_told) - still)[head].mean())
+    assert float(np.abs(moved - still)[head].mean()) < 0.4 * wrong
 
 
 def test_of_two_segmentations_it_is_said_which_was_taken(shared_data: Path, tmp_path: Path) -> None:

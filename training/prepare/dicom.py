@@ -12,6 +12,7 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from synthesis.errors import RefusedInput
+from synthesis.register import register, resampled
 from synthesis.series import DECODING_ERRORS, read_series
 from training.prepare.exams import Exam, Role, dicom_files
 from training.prepare.patient import Patient
@@ -23,20 +24,22 @@ OFF_GRID = 0.1
 def read_dicom(exam: Exam) -> Patient:
     """Return the volumes of an exam that has all three series, on the T1W's grid.
 
+    The FLAIR is brought there as the pipeline does it. T1C and SEG are what is judged by: they are taken to
+    lie where they say.
+
     Raises
     ------
     RefusedInput
-        When a series cannot be read (see `read_series`), ``FRAMES_DIFFER`` when they are not in one frame of
-        reference, ``UNREADABLE_FILE`` or ``SEGMENT_ELSEWHERE`` for the SEG.
+        When a series cannot be read (see `read_series`) or the FLAIR not aligned (see `register`),
+        ``FRAMES_DIFFER`` when they are not in one frame of reference, ``UNREADABLE_FILE`` or
+        ``SEGMENT_ELSEWHERE`` for the SEG.
     """
     found = {role: read_series(dicom_files(exam.files[role])) for role in (Role.T1, Role.FLAIR, Role.T1C)}
     t1, frame = found[Role.T1].image, found[Role.T1].frame_of_reference_uid
     for role in (Role.FLAIR, Role.T1C):
         _refuse_other_frame(role, found[role].frame_of_reference_uid, frame)
-    flair, t1c = (
-        sitk.Resample(found[role].image, t1, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
-        for role in (Role.FLAIR, Role.T1C)
-    )
+    flair = register(t1, found[Role.FLAIR].image, same_frame_of_reference=True).flair_on_t1
+    t1c = resampled(found[Role.T1C].image, t1, sitk.Transform())
     marked = np.zeros(t1.GetSize()[::-1], dtype=np.uint8)
     notes = exam.notes
     if Role.SEG in exam.files:
