@@ -70,6 +70,11 @@ class Batch:
         return Batch(change(images), delta, tumour, region, maps, corners)
 
 
+def maps_of(cache: Path, recipe: str) -> Path:
+    """Return where the tumour maps lie that a recipe predicted, as `Slices` has them."""
+    return cache / f"maps-{recipe}.npy"
+
+
 class Slices:
     """The slices of some patients of one cache."""
 
@@ -85,7 +90,7 @@ class Slices:
         self.patients = tuple(case["patient"] for case in chosen)
         names = ("values", "t1c", "tumour", "brain", "inside")
         self._arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="r") for name in names}
-        self._predicted = np.load(cache / "predicted.npy", mmap_mode="r") if maps == "predicted" else None
+        self._predicted = None if maps == "drawn" else np.load(maps_of(cache, maps), mmap_mode="r")
         #: Of every patient, its slices; those of them with tumour; whether the tumour enhances.
         self.slices = [np.arange(case["first"], case["first"] + case["count"]) for case in chosen]
         #: Rows and columns of the grid.
@@ -271,7 +276,7 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
     t1 = [T1, T1C, *range(NEAR, moved.shape[1], 2)]  # together: where nothing enhances Δ stays 0
     flair = [FLAIR, *range(NEAR + 1, moved.shape[1], 2)]
     for scaled in (t1, flair):
-        moved[:, scaled] = _rescale(moved[:, scaled], random)
+        moved[:, scaled] = _rescale(moved[:, scaled], recipe.gamma, random)
         if recipe.shading:
             moved[:, scaled] *= 1 + _smooth_noise(recipe.shading, moved[:, :1], random, knots=4)
     maps = moved[:, MAP : MAP + 1]
@@ -362,8 +367,8 @@ def _move(stack: Tensor, random: np.random.Generator, most_scale: float = 0.1) -
     return functional.grid_sample(stack, where, align_corners=False)
 
 
-def _rescale(values: Tensor, random: np.random.Generator) -> Tensor:
+def _rescale(values: Tensor, gammas: tuple[float, float], random: np.random.Generator) -> Tensor:
     """Change gamma and gain of (B, C, S, S), a slice at a time: another scanner, a level measured wrongly."""
-    gamma = torch.from_numpy(random.uniform(0.88, 1.14, (len(values), 1, 1, 1)).astype(np.float32))
+    gamma = torch.from_numpy(random.uniform(*gammas, (len(values), 1, 1, 1)).astype(np.float32))
     gain = torch.from_numpy(random.uniform(0.96, 1.04, (len(values), 1, 1, 1)).astype(np.float32))
     return gain * values.clamp(min=0) ** gamma

@@ -26,6 +26,7 @@ from training.data import (
     Lesions,
     Slices,
     folds,
+    maps_of,
     plain_batch,
     split,
     training_batch,
@@ -182,7 +183,7 @@ def shown(run: Run, held_out: Slices | Lesions) -> FloatArray:
 
 
 def predict_maps(recipe: Recipe, cache: Path, runs: Path) -> None:
-    """Write ``predicted.npy`` beside the slices: every patient's tumour map by the fold that left him out.
+    """Write ``maps-RECIPE.npy`` beside the slices: every patient's tumour map by the fold that left him out.
 
     Raises
     ------
@@ -205,9 +206,10 @@ def predict_maps(recipe: Recipe, cache: Path, runs: Path) -> None:
                     chances = answer(net, batch)[:, 0].sigmoid()
                 window.of(maps)[part] = (255 * chances).round().byte().cpu().numpy()
         log.info("fold %d: maps of %d patients", fold, len(slices.patients))
-    partial = cache / ".predicted.partial.npy"
+    path = maps_of(cache, recipe.name)
+    partial = path.with_name(f".{path.name}.partial.npy")
     np.save(partial, maps * inside)
-    partial.rename(cache / "predicted.npy")
+    partial.rename(path)
 
 
 def inherited(run: Run, runs: Path, fold: int | None) -> None:
@@ -260,8 +262,8 @@ def _sources(
         return None, lesions, held_out
     if fold is None:
         raise ValueError(f"{recipe.name} wants a fold to hold out.")
-    if recipe.maps == "predicted" and not (cache / recipe.data / "predicted.npy").exists():
-        raise FileNotFoundError(f"{recipe.name} wants predicted maps: `maps` of a segmentation recipe first.")
+    if recipe.maps != "drawn" and not maps_of(cache / recipe.data, recipe.maps).exists():
+        raise FileNotFoundError(f"{recipe.name} wants predicted maps: `maps {recipe.maps}` first.")
     train, others = split(fold, recipe.folds, read_cases(cache / recipe.data))
     slices = Slices(cache / recipe.data, train, recipe.maps)
     if slices.size != recipe.grid:

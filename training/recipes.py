@@ -41,8 +41,9 @@ class Recipe:
     latent: Literal["map", "features"] = "map"
     latent_stage: int = 3
     finder: str = ""
-    #: What conditions the synthesis: the "drawn" map or the one "predicted" out of fold; made worse or not.
-    maps: Literal["drawn", "predicted"] = "predicted"
+    #: What conditions the synthesis: the "drawn" maps, or those that the recipe of this name predicted out of
+    #: fold; made worse or not.
+    maps: str = "drawn"
     perturbed: bool = True
     #: The cache to train from, and the stem of the file in `folds` that says who is held out.
     data: str = "lgg"
@@ -68,6 +69,8 @@ class Recipe:
     #: By how much the signal varies over a slice, as over a head in a coil; and what noise is added.
     shading: float = 0.0
     noise: float = 0.0
+    #: Between what exponents the contrast varies, of T1W and FLAIR each by itself.
+    gamma: tuple[float, float] = (0.88, 1.14)
     #: Steps between two looks at what is held out.
     validate_every: int = 120
     #: Looks without improvement after which the run stops and its best weights are kept; 0 goes to the end.
@@ -105,13 +108,13 @@ def recipe(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
 @recipe
 def small_lesions() -> Recipe:
     """Enhancing tumours alone: TA-ViT on the patches of `lesions`, where the number of them is."""
-    return Recipe("ta_vit", (Stage("lesions", 640, 64),), skips=True, maps="drawn", optimiser="muon")
+    return Recipe("ta_vit", (Stage("lesions", 640, 64),), skips=True, optimiser="muon")
 
 
 @recipe
 def small_outline() -> Recipe:
     """The shipped MPR-ViT: the FLAIR abnormality, one network a fold, from nothing."""
-    return Recipe("segmentation", (Stage("heads", 240, 8),), maps="drawn", optimiser="muon", transplants=0.25)
+    return Recipe("segmentation", (Stage("heads", 240, 8),), optimiser="muon", transplants=0.25)
 
 
 @recipe
@@ -135,12 +138,30 @@ def small_segmentation() -> Recipe:
 
 
 @recipe
+def small_finder() -> Recipe:
+    """`small_outline` gone on with: more contrasts, more stripped brains, less tumour."""
+    return replace(
+        small_outline(),
+        stages=(Stage("heads", 500, 8),),
+        start_from="small-outline",
+        tumour_share=0.4,
+        stripped=0.3,
+        shading=0.2,
+        noise=0.05,
+        gamma=(0.7, 1.4),
+        seed=14,
+        validate_every=100,
+    )
+
+
+@recipe
 def small_heads() -> Recipe:
     """TA-ViT from nothing, one network a fold, on whole heads with lesions transplanted."""
     return Recipe(
         "ta_vit",
         (Stage("heads", 1100, 8),),
         skips=True,
+        maps="small-segmentation",
         optimiser="muon",
         transplants=0.25,
         seed=8,
@@ -198,9 +219,17 @@ def small_synthesis() -> Recipe:
     )
 
 
+@recipe
+def small_unet() -> Recipe:
+    """The plain U-Net that stands in the tables beside TA-ViT, from nothing, on the same pictures."""
+    return replace(small_heads(), network="unet", stages=(Stage("heads", 600, 8),), maps="small-outline")
+
+
 def _arm(network: Literal["ta_vit", "mpr_vit", "unet"]) -> Recipe:
     """Return what is compared: from nothing, on the same pictures in the same order, for the same steps."""
-    return Recipe(network, (Stage("heads", 150, 8),), skips=True, optimiser="muon", seed=9)
+    return Recipe(
+        network, (Stage("heads", 150, 8),), skips=True, maps="small-outline", optimiser="muon", seed=9
+    )
 
 
 @recipe
@@ -222,9 +251,15 @@ def arm_unet() -> Recipe:
 
 
 @recipe
+def arm_outline_t1w_only() -> Recipe:
+    """The FLAIR abnormality as the T1W alone tells it."""
+    return replace(small_outline(), flair=False)
+
+
+@recipe
 def arm_t1w_only() -> Recipe:
-    """TA-ViT without the FLAIR, but for the map."""
-    return replace(_arm("ta_vit"), flair=False)
+    """TA-ViT without the FLAIR; judge it with `--segmentation arm-outline-t1w-only`."""
+    return replace(_arm("ta_vit"), flair=False, maps="arm-outline-t1w-only")
 
 
 @recipe
@@ -245,7 +280,6 @@ def institution_segmentation() -> Recipe:
     return Recipe(
         "segmentation",
         (Stage("heads", 240, 8),),
-        maps="drawn",
         optimiser="muon",
         transplants=0.25,
         folds="lgg-institutions",
@@ -259,7 +293,6 @@ def institution_synthesis() -> Recipe:
         "ta_vit",
         (Stage("heads", 480, 8),),
         skips=True,
-        maps="drawn",
         optimiser="muon",
         transplants=0.25,
         folds="lgg-institutions",
@@ -273,6 +306,7 @@ PAPER = Recipe(
     "ta_vit",
     (Stage("heads", 60_000, 32),),
     sizes="base",
+    maps="paper-segmentation",
     data="ucsf_pdgm",
     folds="ucsf_pdgm-papers",
     learning_rate=3e-4,
@@ -305,6 +339,12 @@ def paper_mpr_vit() -> Recipe:
 
 
 @recipe
+def paper_unet() -> Recipe:
+    """A plain U-Net of about as many parameters."""
+    return replace(PAPER, network="unet")
+
+
+@recipe
 def paper_ta_vit() -> Recipe:
     """The paper's TA-ViT: T1W and FLAIR, latent of 30×30×256."""
     return PAPER
@@ -331,7 +371,7 @@ def paper_ta_vit_neighbours() -> Recipe:
 @recipe
 def paper_ta_vit_240() -> Recipe:
     """On pixels of 1 mm: `prepare --size 240`, and maps of `paper_segmentation_240`."""
-    return replace(PAPER, grid=240, data="ucsf_pdgm-240")
+    return replace(PAPER, grid=240, maps="paper-segmentation-240", data="ucsf_pdgm-240")
 
 
 @recipe
@@ -341,9 +381,15 @@ def paper_segmentation_240() -> Recipe:
 
 
 @recipe
+def paper_segmentation_t1w_only() -> Recipe:
+    """The tumour as the T1W alone tells it."""
+    return replace(paper_segmentation(), flair=False)
+
+
+@recipe
 def paper_ta_vit_t1w_only() -> Recipe:
-    """A first experiment of the paper: without the FLAIR, but for the map."""
-    return replace(PAPER, flair=False)
+    """A first experiment of the paper: without the FLAIR, in the map as well."""
+    return replace(PAPER, flair=False, maps="paper-segmentation-t1w-only")
 
 
 @recipe

@@ -26,7 +26,7 @@ from tiny_training import FOLD, RECIPE, enter
 from torch import Tensor
 
 from synthesis.models.uptake import Uptake
-from training.data import Batch, Lesions, Slices, split, training_batch
+from training.data import MAP, Batch, Lesions, Slices, folds, maps_of, split, training_batch
 from training.distributed import Ranks
 from training.fit import (
     Diverged,
@@ -515,8 +515,8 @@ def test_with_both_ends_the_mean_of_start_and_end_answers(cache: Path) -> None:
 def test_a_recipe_whose_beginning_was_not_trained_is_refused(cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match="after starts from tiny, which was not trained yet"):
         fit(replace(RECIPE, name="after", start_from="tiny"), cache, cache / "runs", False, FOLD)
-    with pytest.raises(FileNotFoundError, match="`maps`"):
-        fit(replace(RECIPE, maps="predicted"), cache, cache / "runs", False, FOLD)
+    with pytest.raises(FileNotFoundError, match="`maps small-outline`"):
+        fit(replace(RECIPE, maps="small-outline"), cache, cache / "runs", False, FOLD)
     with pytest.raises(FileNotFoundError, match="tiny-fold0 was not trained yet"):
         averaged(RECIPE, cache / "runs", FOLD)
 
@@ -531,10 +531,13 @@ def test_every_patients_map_is_of_the_network_that_never_saw_him(cache: Path) ->
         state = {"average": net.state_dict(), "asked": asked(recipe), "step": recipe.steps}
         torch.save(state, path)
     predict_maps(recipe, cache / "lgg", cache / "runs")
-    maps, inside = np.load(cache / "lgg" / "predicted.npy"), np.load(cache / "lgg" / "inside.npy")
+    maps, inside = np.load(maps_of(cache / "lgg", recipe.name)), np.load(cache / "lgg" / "inside.npy")
     for fold, chance in enumerate((0.2, 0.4, 0.6)):
         own = slice(fold * tiny_training.SLICES, (fold + 1) * tiny_training.SLICES)
         np.testing.assert_allclose(maps[own], 255 * chance * inside[own], atol=1.5)
+    patients, index = folds()[1], tiny_training.SLICES
+    learnt_from = Slices(cache / "lgg", patients, recipe.name).channels(index)[MAP]
+    np.testing.assert_array_equal(learnt_from, np.float32(maps[index] / 255.0))
 
 
 # --- what is shown
