@@ -69,14 +69,20 @@ def _maps(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from training.judging import judge_arms, judge_model
+    from training.judging import judge_arms, judge_model, unet
 
     source, cache = options.source or options.data / "lgg", options.work / "cache" / options.cache
+    segmentation, runs = RECIPES[options.segmentation], _runs(options)
+    try:
+        baseline = unet(RECIPES[options.baseline], segmentation, runs)
+    except FileNotFoundError as error:
+        logging.warning("No U-Net stands in the table: %s", error)
+        baseline = None
     if options.arms:
         recipes = [RECIPES[name] for name in options.arms]
-        page = judge_arms(recipes, RECIPES[options.segmentation], source, cache, _runs(options), options.out)
+        page = judge_arms(recipes, segmentation, source, cache, runs, options.out, baseline)
     else:
-        page = judge_model(options.model, source, cache, options.out)
+        page = judge_model(options.model, source, cache, options.out, baseline)
     print(page)
     return FINE
 
@@ -110,6 +116,8 @@ def _export(options: argparse.Namespace) -> int:
         _runs(options),
         options.out,
         read_words(options.words) if options.words else OURS,
+        RECIPES[options.baseline],
+        (RECIPES[options.elsewhere[0]], RECIPES[options.elsewhere[1]]) if options.elsewhere else None,
     )
     return FINE
 
@@ -147,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", default="default", help="weights that ship, cross-validated")
     evaluate.add_argument("--arms", nargs="+", choices=sorted(RECIPES), help="or runs, beside each other")
     evaluate.add_argument("--segmentation", default="small-outline", choices=sorted(RECIPES))
+    evaluate.add_argument("--baseline", default="small-unet", choices=sorted(RECIPES), help="the U-Net")
     evaluate.add_argument("--source", type=Path, help="the exams, as for prepare; else lgg")
     evaluate.add_argument("--cache", default="lgg", help="of the training, for the mean uptake")
     evaluate.add_argument("--out", type=Path, default=Path("build/report"), help="folder of the report")
@@ -157,6 +166,14 @@ def _parser() -> argparse.ArgumentParser:
     export = command("export", _export, "weights of all folds, and the card that vouches for them")
     export.add_argument("synthesis", choices=sorted(RECIPES))
     export.add_argument("segmentation", choices=sorted(RECIPES))
+    export.add_argument("--baseline", default="small-unet", choices=sorted(RECIPES), help="the U-Net")
+    export.add_argument(
+        "--elsewhere",
+        nargs=2,
+        choices=sorted(RECIPES),
+        metavar=("SYNTHESIS", "SEGMENTATION"),
+        help="recipes that held an institution out: the card says how they did there",
+    )
     export.add_argument("--name", default="small")
     export.add_argument("--source", type=Path, help="the exams, as for prepare; else lgg")
     export.add_argument("--words", type=Path, help="JSON of what the card says of the data (training.words)")

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 Vector = npt.NDArray[np.float64]
 Table = npt.NDArray[np.float64]
 
+#: Fewer patients do not say what is usual.
+LEAST_PATIENTS = 10
 #: Share of the patients, each left out, that stay below each of the two limits of what is said.
 USUAL = 0.975
 #: What is declined lies this much beyond the farthest of them: scanners differ more than these patients do.
@@ -117,7 +119,15 @@ def observe(found: ModelInput, prediction: Prediction, uptake: FloatArray, drawn
 
 
 def from_observed(observed: Sequence[Observed]) -> dict[str, Any]:
-    """Return the entries ``guard`` and ``confidence`` of a model's card."""
+    """Return the entries ``guard`` and ``confidence`` of a model's card.
+
+    Raises
+    ------
+    ValueError
+        When there are too few patients to leave each out.
+    """
+    if len(observed) < LEAST_PATIENTS:
+        raise ValueError(f"{len(observed)} patients do not make a guard: {LEAST_PATIENTS} at least.")
     outline = [(one.expected_dice, one.dice >= confidence.GOOD_DICE) for one in observed]
     enhancement = [(one.expected_share, one.clear) for one in observed]
     return {

@@ -22,7 +22,7 @@ from training.report import write_report
 from training.words import Words
 
 
-def judge_model(name: str, source: Path, cache: Path, out: Path) -> Path:
+def judge_model(name: str, source: Path, cache: Path, out: Path, baseline: Arm | None) -> Path:
     """Report on weights that ship, by patients that they never saw; return the page.
 
     A patient who was held out is judged by the member that did not see him, any other by all together.
@@ -37,23 +37,31 @@ def judge_model(name: str, source: Path, cache: Path, out: Path) -> Path:
         Of the patients that it was trained on, for the baseline "mean uptake × map".
     out : Path
         Folder of the report.
+    baseline : Arm, optional
+        The U-Net that stands beside it: `unet`.
     """
     model = load_model(name, "cpu")
     seen = frozenset().union(*folds(Path(model.card["folds"]["file"]).stem)) - _held_out(model)
     exams = [exam for exam in find_exams(source) if exam.patient not in seen]
     if not exams:
         raise FileNotFoundError(f"{source} holds nobody on whom {model.name} was not trained.")
-    found = evaluate(exams, _arms(model, cache))
+    found = evaluate(exams, _arms(model, cache, baseline))
     return write_report(found, out, f"Model {model.name} {model.version}, on patients that it never saw.")
 
 
 def judge_arms(
-    recipes: Sequence[Recipe], segmentation: Recipe, source: Path, cache: Path, runs: Path, out: Path
+    recipes: Sequence[Recipe],
+    segmentation: Recipe,
+    source: Path,
+    cache: Path,
+    runs: Path,
+    out: Path,
+    baseline: Arm | None,
 ) -> Path:
     """Report on runs beside each other, on the patients that all of them held out; return the page.
 
     An oracle is told the tumour as it was drawn, as in training. `cache` is of the same patients, for the
-    baseline "mean uptake × map".
+    baseline "mean uptake × map". `baseline`, a U-Net, stands beside them unless one of them is a U-Net.
     """
     models = [trained(recipe, segmentation, runs) for recipe in recipes]
     patients = frozenset.intersection(*(_held_out(model) for model in models))
@@ -62,10 +70,23 @@ def judge_arms(
         for model, recipe in zip(models, recipes, strict=True)
     ]
     arms.append(uptake_on_map(arms[0], mean_uptake(cache, folds(recipes[0].folds))))
+    if baseline and all(recipe.network != "unet" for recipe in recipes):
+        arms.append(baseline)
     found = evaluate(_exams(source, patients), arms)
     return write_report(
         found, out, f"Runs of {', '.join(recipe.name for recipe in recipes)}, held-out patients."
     )
+
+
+def unet(recipe: Recipe, segmentation: Recipe, runs: Path) -> Arm:
+    """Return the U-Net that no figure should stand without, every patient judged by the fold without him.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it was not trained.
+    """
+    return cross_validated(trained(recipe, segmentation, runs), recipe.name)
 
 
 def export(
@@ -77,13 +98,26 @@ def export(
     runs: Path,
     out: Path,
     words: Words,
+    baseline: Recipe,
+    elsewhere: tuple[Recipe, Recipe] | None,
 ) -> None:
-    """Write the weights of all folds and their card, judged as they ship; the report lies beside the runs."""
+    """Write the weights of all folds and their card, judged as they ship; the report lies beside the runs.
+
+    Parameters
+    ----------
+    baseline : Recipe
+        A U-Net.
+    elsewhere : (Recipe, Recipe), optional
+        A synthesis and a segmentation that held an institution out: what they do there goes on the card too.
+    """
     model, data = pack(name, synthesis, segmentation, cache, runs, words)
-    exams, arms = _exams(source, _held_out(model)), _arms(model, cache / synthesis.data)
+    exams = _exams(source, _held_out(model))
+    arms = _arms(model, cache / synthesis.data, unet(baseline, segmentation, runs))
     found = evaluate(exams, arms)
     write_report(found, runs.parent / f"report-{name}", f"Model {name} {model.version}, cross-validated.")
     model.card["trained"]["validation"] = on_the_card(found)
+    if elsewhere:
+        model.card["trained"]["elsewhere"] = _elsewhere(*elsewhere, source, cache, runs)
     model.card["limits"].append(falsely_lit(found))
     save(replace(model, card=model.card | calibrate(arms[0], exams)), data, out)
 
@@ -99,6 +133,21 @@ def on_the_card(found: Evaluation) -> dict[str, Any]:
     }
 
 
+def _elsewhere(
+    synthesis: Recipe, segmentation: Recipe, source: Path, cache: Path, runs: Path
+) -> dict[str, Any]:
+    """Return, for the card, how these do on patients of the institutions that they never saw."""
+    model = trained(synthesis, segmentation, runs)
+    own = cross_validated(model)
+    uptake = mean_uptake(cache / synthesis.data, folds(synthesis.folds))
+    found = evaluate(_exams(source, _held_out(model)), [own, uptake_on_map(own, uptake)])
+    return {
+        "note": f"an institution held out ({synthesis.folds}): not these weights, but {synthesis.name} and "
+        f"{segmentation.name}, {synthesis.steps} and {segmentation.steps} steps; nothing was chosen by them",
+        **json.loads(json.dumps(summary(found))),
+    }
+
+
 def falsely_lit(found: Evaluation) -> str:
     """Return how much of the tumours that do not enhance the arm under test lights up, as a sentence."""
     rows = by_patient(found.rows, found.arms[0]).values()
@@ -110,10 +159,11 @@ def falsely_lit(found: Evaluation) -> str:
     )
 
 
-def _arms(model: LoadedModel, cache: Path) -> list[Arm]:
+def _arms(model: LoadedModel, cache: Path, baseline: Arm | None) -> list[Arm]:
     held_out = [frozenset(fold) for fold in model.card["folds"]["held_out"]]
     own = cross_validated(model)
-    return [own, uptake_on_map(own, mean_uptake(cache, held_out)), drawn_map(model)]
+    arms = [own, uptake_on_map(own, mean_uptake(cache, held_out)), drawn_map(model)]
+    return [*arms, baseline] if baseline else arms
 
 
 def _held_out(model: LoadedModel) -> frozenset[str]:
