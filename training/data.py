@@ -276,7 +276,7 @@ def training_batch(slices: Slices | None, lesions: Lesions | None, recipe: Recip
     t1 = [T1, T1C, *range(NEAR, moved.shape[1], 2)]  # together: where nothing enhances Δ stays 0
     flair = [FLAIR, *range(NEAR + 1, moved.shape[1], 2)]
     for scaled in (t1, flair):
-        moved[:, scaled] = _rescale(moved[:, scaled], recipe.gamma, random)
+        moved[:, scaled] = _rescale(moved[:, scaled], random)
         if recipe.shading:
             moved[:, scaled] *= 1 + _smooth_noise(recipe.shading, moved[:, :1], random, knots=4)
     maps = moved[:, MAP : MAP + 1]
@@ -367,8 +367,8 @@ def _move(stack: Tensor, random: np.random.Generator, most_scale: float = 0.1) -
     return functional.grid_sample(stack, where, align_corners=False)
 
 
-def _rescale(values: Tensor, gammas: tuple[float, float], random: np.random.Generator) -> Tensor:
+def _rescale(values: Tensor, random: np.random.Generator) -> Tensor:
     """Change gamma and gain of (B, C, S, S), a slice at a time: another scanner, a level measured wrongly."""
-    gamma = torch.from_numpy(random.uniform(*gammas, (len(values), 1, 1, 1)).astype(np.float32))
+    gamma = torch.from_numpy(random.uniform(0.88, 1.14, (len(values), 1, 1, 1)).astype(np.float32))
     gain = torch.from_numpy(random.uniform(0.96, 1.04, (len(values), 1, 1, 1)).astype(np.float32))
     return gain * values.clamp(min=0) ** gamma

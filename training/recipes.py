@@ -69,8 +69,6 @@ class Recipe:
     #: By how much the signal varies over a slice, as over a head in a coil; and what noise is added.
     shading: float = 0.0
     noise: float = 0.0
-    #: Between what exponents the contrast varies, of T1W and FLAIR each by itself.
-    gamma: tuple[float, float] = (0.88, 1.14)
     #: Steps between two looks at what is held out.
     validate_every: int = 120
     #: Looks without improvement after which the run stops and its best weights are kept; 0 goes to the end.
@@ -133,23 +131,6 @@ def small_segmentation() -> Recipe:
         shading=0.12,
         noise=0.03,
         seed=12,
-        validate_every=100,
-    )
-
-
-@recipe
-def small_finder() -> Recipe:
-    """`small_outline` gone on with: more contrasts, more stripped brains, less tumour."""
-    return replace(
-        small_outline(),
-        stages=(Stage("heads", 500, 8),),
-        start_from="small-outline",
-        tumour_share=0.4,
-        stripped=0.3,
-        shading=0.2,
-        noise=0.05,
-        gamma=(0.7, 1.4),
-        seed=14,
         validate_every=100,
     )
 
@@ -222,7 +203,7 @@ def small_synthesis() -> Recipe:
 @recipe
 def small_unet() -> Recipe:
     """The plain U-Net that stands in the tables beside TA-ViT, from nothing, on the same pictures."""
-    return replace(small_heads(), network="unet", stages=(Stage("heads", 600, 8),), maps="small-outline")
+    return replace(small_heads(), network="unet", maps="small-outline")
 
 
 def _arm(network: Literal["ta_vit", "mpr_vit", "unet"]) -> Recipe:
