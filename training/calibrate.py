@@ -1,15 +1,15 @@
 """What the card says of the unusual and of trust: measured on patients by the member that did not see them.
 
-`calibrate` is one pass over the patients. The guard's limits come from leaving each patient out of the
-statistics; what it catches is tried on the same patients, given wrongly. The curves of `confidence` are
-fitted to all of them, and judged by leaving each out.
+`fit_chance` and then `calibrate` are a pass over the patients each. The guard's limits come from leaving each
+patient out of the statistics; what it catches is tried on the same patients, given wrongly. The curves of
+`confidence` are fitted to all of them, and judged by leaving each out.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
@@ -21,10 +21,10 @@ from rich.progress import track
 from synthesis import confidence, guard
 from synthesis.errors import RefusedInput
 from synthesis.guard import NAMES, Limits, Measures, Reference
-from synthesis.models.load import Prediction
+from synthesis.models.load import AIR, SURE, Prediction
 from synthesis.preprocess import BoolArray, FloatArray, ModelInput, to_model_grid
 from training.arms import YES, Arm, Subject
-from training.figures import auc
+from training.figures import ENHANCING, auc
 from training.prepare import Exam, Patient, read_exam, target_on_grid
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,12 @@ SIGMA_PER_MAD = 1.4826
 #: by chance.
 RIDGE = 1.0
 NEWTON_STEPS = 30
+#: A chance is taken to be no nearer than this to 0 and 1.
+LEAST_CHANCE = 1e-4
+#: Pulls the curve of the chance to what was learnt: keeps it finite where no voxel, or every one, enhances.
+LEAST_PULL = 1e-4
 #: A curve is informative when it beats the bare share in this part of the resampled sets of patients.
-SURE, RESAMPLED, SEED = 0.95, 4000, 7
+CERTAIN, RESAMPLED, SEED = 0.95, 4000, 7
 #: How wrong images are made: noise in brain levels, how far a patient moves.
 NOISE, MOVED_MM = 0.3, 20.0
 DIGITS = 5
@@ -77,6 +81,65 @@ def calibrate(arm: Arm, exams: Sequence[Exam], read: Callable[[Exam], Patient] =
         Reads an exam.
     """
     observed = []
+    for subject, found, uptake, drawn in _given(arm, exams, read):
+        observed.append(observe(found, arm.answer(subject, found), uptake, drawn))
+    return from_observed(observed)
+
+
+def fit_chance(
+    arm: Arm, exams: Sequence[Exam], read: Callable[[Exam], Patient] = read_exam
+) -> tuple[float, float]:
+    """Return the card's ``calibrated``: how the log odds of enhancement become the chance that comes true.
+
+    A logistic regression over the drawn tumours, each weighing the same.
+
+    Parameters
+    ----------
+    arm : Arm
+        As for `calibrate`, of a model whose card does not correct the chance yet.
+    exams, read
+        As for `calibrate`.
+
+    Raises
+    ------
+    ValueError
+        When no tumour is drawn in any of them.
+    """
+    tumours = []
+    for subject, found, uptake, drawn in _given(arm, exams, read):
+        answer, where = arm.answer(subject, found), drawn & (found.values[:, 0] > AIR)
+        if where.any():
+            tumours.append((answer.chance[where], answer.tumour[where], uptake[where] > ENHANCING))
+    if not tumours:
+        raise ValueError("No tumour is drawn that could tell how often the chance of enhancement comes true.")
+    return chance_curve(tumours)
+
+
+def chance_curve(tumours: Sequence[tuple[FloatArray, FloatArray, BoolArray]]) -> tuple[float, float]:
+    """Return slope and offset of the log odds; the offset counts where the map shows tumour (`LoadedModel`).
+
+    Parameters
+    ----------
+    tumours : sequence of (ndarray, ndarray, ndarray)
+        Of the N voxels of each: the chance and the tumour map, 0–1, and whether they enhance.
+    """
+    chance, marked, truth = (np.concatenate(parts).astype(np.float64) for parts in zip(*tumours, strict=True))
+    weight = np.concatenate([np.full(len(one[0]), 1 / len(one[0])) for one in tumours])
+    chance = np.clip(chance, LEAST_CHANCE, 1 - LEAST_CHANCE)
+    design = np.stack([np.log(chance / (1 - chance)), np.clip(marked / SURE, 0, 1)], axis=1)
+    found = np.array([1.0, 0.0])
+    for _ in range(NEWTON_STEPS):
+        said = 1 / (1 + np.exp(-design @ found))
+        gradient = design.T @ (weight * (said - truth)) + LEAST_PULL * (found - (1.0, 0.0))
+        curvature = (design.T * (weight * said * (1 - said))) @ design + LEAST_PULL * np.eye(2)
+        found = found - np.linalg.solve(curvature, gradient)
+    return _round(float(found[0])), _round(float(found[1]))
+
+
+def _given(
+    arm: Arm, exams: Sequence[Exam], read: Callable[[Exam], Patient]
+) -> Iterator[tuple[Subject, ModelInput, FloatArray, BoolArray]]:
+    """Yield the patients with their uptake and drawn tumour, (D, S, S), nothing in planes left out."""
     bar = Console(stderr=True)
     for number, exam in enumerate(track(exams, "calibrating", console=bar, disable=not bar.is_terminal), 1):
         try:
@@ -87,10 +150,7 @@ def calibrate(arm: Arm, exams: Sequence[Exam], read: Callable[[Exam], Patient] =
             log.warning("patient %d refused: %s", number, error.sentence)
             continue
         where = found.inside & found.usable[:, None, None]
-        uptake = (t1c - found.values[:, 0]) * where
-        prediction = arm.answer(Subject(exam, patient), found)
-        observed.append(observe(found, prediction, uptake, (drawn > YES) & where))
-    return from_observed(observed)
+        yield Subject(exam, patient), found, (t1c - found.values[:, 0]) * where, (drawn > YES) & where
 
 
 def observe(found: ModelInput, prediction: Prediction, uptake: FloatArray, drawn: BoolArray) -> Observed:
@@ -217,7 +277,7 @@ def curve(answers: Sequence[tuple[float, bool]]) -> dict[str, Any]:
         "offset": _round(offset),
         "patients": len(truth),
         "yes": int(truth.sum()),
-        "informative": bool(tells and float((gain[draws].mean(axis=1) > 0).mean()) >= SURE),
+        "informative": bool(tells and float((gain[draws].mean(axis=1) > 0).mean()) >= CERTAIN),
         "brier": _round(float(np.mean((said - truth) ** 2))),
         "brier_of_the_bare_share": _round(float(np.mean((bare - truth) ** 2))),
         "auc": _round(auc(numbers[truth > 0], numbers[truth == 0])),

@@ -71,7 +71,6 @@ def pack(
         **shapes,
         "mirrored": False,
         "shown": words.shown,
-        "calibrated": words.calibrated,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     card["version"] = card["sha256"][:8]

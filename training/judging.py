@@ -10,7 +10,7 @@ from typing import Any
 
 from synthesis.models.load import LoadedModel, load_model
 from training.arms import Arm, cross_validated, drawn_map, mean_uptake, trained, uptake_on_map
-from training.calibrate import calibrate
+from training.calibrate import calibrate, fit_chance
 from training.compare import by_patient
 from training.data import folds
 from training.evaluate import Evaluation, evaluate, summary
@@ -110,9 +110,11 @@ def export(
     elsewhere : (Recipe, Recipe), optional
         A synthesis and a segmentation that held an institution out: what they do there goes on the card too.
     """
+    beside = unet(baseline, segmentation, runs)
     model, data = pack(name, synthesis, segmentation, cache, runs, words)
     exams = _exams(source, _held_out(model))
-    arms = _arms(model, cache / synthesis.data, unet(baseline, segmentation, runs))
+    model.card["calibrated"] = fit_chance(cross_validated(model), exams)
+    arms = _arms(model, cache / synthesis.data, beside)
     found = evaluate(exams, arms)
     write_report(found, runs.parent / f"report-{name}", f"Model {name} {model.version}, cross-validated.")
     model.card["trained"]["validation"] = on_the_card(found)

@@ -16,14 +16,13 @@ class Words:
     intended: str
     #: The first is said with every image.
     limits: tuple[str, ...]
-    #: Slope and offset of the log odds of enhancement in tumour: for what is shown, and for the chance.
+    #: Slope and offset of the log odds of enhancement in tumour, for what is shown.
     shown: tuple[float, float] = (1.0, 0.0)
-    calibrated: tuple[float, float] = (1.0, 0.0)
 
 
 #: Of the weights that ship. Half of the batches show tumour, and lesions that enhance are learnt from: more
 #: enhances there than in patients. What is shown was chosen, cross-validated, between recovery and false
-#: enhancement; the chance is a logistic regression on all tumours: LOG.md.
+#: enhancement: LOG.md.
 OURS = Words(
     dataset="lgg (patients with T1, FLAIR, T1C and SEG; DICOM, 8 bit, skull kept), and lesions of BraTS 2020 "
     "(`lesions`; patients 260–335 left out: low-grade, some of the same collection; every eighth held out), "
@@ -49,7 +48,6 @@ OURS = Words(
         "come from a network that saw a patient of the held-out fold.",
     ),
     shown=(0.5, -1.0),
-    calibrated=(0.537, -1.418),
 )
 
 
@@ -63,7 +61,7 @@ def read_words(path: Path) -> Words:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        pairs = {key: tuple(values[key]) for key in ("limits", "shown", "calibrated") if key in values}
+        pairs = {key: tuple(values[key]) for key in ("limits", "shown") if key in values}
         return Words(**{**values, **pairs})
     except TypeError as error:
         raise ValueError(f"{path.name} does not say what a card needs: {error}") from error

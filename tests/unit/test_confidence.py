@@ -25,7 +25,7 @@ from synthesis.guard import Measures
 from synthesis.models.load import Prediction
 from synthesis.preprocess import FloatArray
 from training import figures
-from training.calibrate import Observed, curve, from_observed, observe
+from training.calibrate import Observed, chance_curve, curve, from_observed, observe
 
 SHAPE = (3, 10, 10)
 #: Outline and enhancement as two curves of a card; a number of 0.5 means 50 %.
@@ -215,3 +215,32 @@ def test_the_same_patients_give_the_same_card() -> None:
     said = answers(30, true_to_its_word=True)
     assert curve(said) == curve(list(said))
     assert curve(said) != curve([(0.5 * number, yes) for number, yes in said])
+
+
+def test_the_chance_is_corrected_so_that_it_comes_true_each_tumour_weighing_the_same() -> None:
+    random = np.random.default_rng(9)
+    odds = random.normal(-0.5, 1.5, 60_000)
+    truth = random.random(odds.size) < 1 / (1 + np.exp(-(0.6 * odds - 1.2)))
+    said, marked = 1 / (1 + np.exp(-odds)), np.full(odds.size, 0.9, np.float32)
+    small, large = slice(0, 20_000), slice(20_000, None)
+    tumours = [(said[part], marked[part], truth[part]) for part in (small, large)]
+    assert chance_curve(tumours) == pytest.approx((0.6, -1.2), abs=0.05)
+
+    never = np.zeros(40_000, dtype=bool)
+    of_one_that_never_does = chance_curve([tumours[0], (said[large], marked[large], never)])
+    again = chance_curve([tumours[0], (said[20_000:30_000], marked[20_000:30_000], never[:10_000])])
+    assert of_one_that_never_does[1] < -1.5
+    assert of_one_that_never_does == pytest.approx(again, abs=0.05)
+
+
+def test_the_offset_of_the_chance_counts_where_the_map_shows_tumour() -> None:
+    said = np.full(1000, 0.5, np.float32)
+    truth = np.arange(1000) < 100
+    sure, unsure = (chance_curve([(said, np.full(1000, shown, np.float32), truth)]) for shown in (1.0, 0.335))
+    assert sure[1] == pytest.approx(np.log(0.1 / 0.9), rel=0.02)
+    assert unsure[1] == pytest.approx(2 * sure[1], rel=0.03)
+
+
+def test_a_tumour_that_never_enhances_leaves_the_curve_finite() -> None:
+    slope, offset = chance_curve([(np.full(50, 0.3), np.ones(50), np.zeros(50, dtype=bool))])
+    assert np.isfinite(slope) and -20 < offset < -2
