@@ -75,7 +75,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     segmentation, runs = RECIPES[options.segmentation], _runs(options)
     try:
         baseline = unet(RECIPES[options.baseline], segmentation, runs)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         logging.warning("No U-Net stands in the table: %s", error)
         baseline = None
     if options.arms:

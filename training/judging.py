@@ -85,6 +85,8 @@ def unet(recipe: Recipe, segmentation: Recipe, runs: Path) -> Arm:
     ------
     FileNotFoundError
         When it was not trained.
+    ValueError
+        When a run has not ended, or the two recipes do not hold out the same patients.
     """
     return cross_validated(trained(recipe, segmentation, runs), recipe.name)
 
