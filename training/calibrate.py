@@ -127,12 +127,7 @@ def chance_curve(tumours: Sequence[tuple[FloatArray, FloatArray, BoolArray]]) ->
     weight = np.concatenate([np.full(len(one[0]), 1 / len(one[0])) for one in tumours])
     chance = np.clip(chance, LEAST_CHANCE, 1 - LEAST_CHANCE)
     design = np.stack([np.log(chance / (1 - chance)), np.clip(marked / SURE, 0, 1)], axis=1)
-    found = np.array([1.0, 0.0])
-    for _ in range(NEWTON_STEPS):
-        said = 1 / (1 + np.exp(-design @ found))
-        gradient = design.T @ (weight * (said - truth)) + LEAST_PULL * (found - (1.0, 0.0))
-        curvature = (design.T * (weight * said * (1 - said))) @ design + LEAST_PULL * np.eye(2)
-        found = found - np.linalg.solve(curvature, gradient)
+    found = _logistic_weights(design, truth, weight, np.array([1.0, 0.0]), np.full(2, LEAST_PULL))
     return _round(float(found[0])), _round(float(found[1]))
 
 
@@ -322,18 +317,32 @@ def _shares(caught: Sequence[tuple[bool, bool]]) -> dict[str, float]:
 
 
 def _fit(numbers: Vector, truth: Vector) -> tuple[float, float]:
-    """Return slope and offset of the logistic curve, by Newton's method; the slope of standardised numbers is
-    pulled to 0."""
+    """Return slope and offset of the logistic curve; the slope of standardised numbers is pulled to 0."""
     middle, width = float(numbers.mean()), max(float(numbers.std()), 1e-6)
     design = np.stack([(numbers - middle) / width, np.ones_like(numbers)], axis=1)
-    penalty = np.diag([RIDGE, 0.0])
-    weights = np.array([0.0, confidence.log_odds(_share(truth))])
-    for _ in range(NEWTON_STEPS):
-        said = 1 / (1 + np.exp(-design @ weights))
-        gradient = design.T @ (said - truth) + penalty @ weights
-        weights = weights - np.linalg.solve((design.T * (said * (1 - said))) @ design + penalty, gradient)
+    start = np.array([0.0, confidence.log_odds(_share(truth))])
+    weights = _logistic_weights(design, truth, np.ones_like(numbers), start, np.array([RIDGE, 0.0]))
     slope = float(weights[0]) / width
     return slope, float(weights[1]) - slope * middle
+
+
+def _logistic_weights(design: Table, truth: Vector, weight: Vector, start: Vector, pull: Vector) -> Vector:
+    """Return the coefficients of a logistic regression, by Newton's method; each is pulled to its start.
+
+    Parameters
+    ----------
+    design, truth, weight : ndarray
+        (N, M) and twice (N,): the observations.
+    start, pull : ndarray
+        (M,) each.
+    """
+    found = start
+    for _ in range(NEWTON_STEPS):
+        said = 1 / (1 + np.exp(-design @ found))
+        gradient = design.T @ (weight * (said - truth)) + pull * (found - start)
+        curvature = (design.T * (weight * said * (1 - said))) @ design + np.diag(pull)
+        found = found - np.linalg.solve(curvature, gradient)
+    return found
 
 
 def _logistic(fit: tuple[float, float], number: float) -> float:
