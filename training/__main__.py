@@ -73,13 +73,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     source, cache = options.source or options.data / "lgg", options.work / "cache" / options.cache
     segmentation, runs = RECIPES[options.segmentation], _runs(options)
-    try:
-        baseline = unet(RECIPES[options.baseline], segmentation, runs)
-    except (FileNotFoundError, ValueError) as error:
-        logging.warning("No U-Net stands in the table: %s", error)
-        baseline = None
-    if options.arms:
-        recipes = [RECIPES[name] for name in options.arms]
+    recipes = [RECIPES[name] for name in options.arms or ()]
+    baseline = None
+    if all(recipe.network != "unet" for recipe in recipes):
+        try:
+            baseline = unet(RECIPES[options.baseline], segmentation, runs)
+        except (FileNotFoundError, ValueError) as error:
+            logging.warning("No U-Net stands in the table: %s", error)
+    if recipes:
         page = judge_arms(recipes, segmentation, source, cache, runs, options.out, baseline)
     else:
         page = judge_model(options.model, source, cache, options.out, baseline)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,14 @@ from training.prepare import Exam, find_exams
 from training.recipes import Recipe
 from training.report import write_report
 from training.words import Words
+
+#: What the card says of its figures.
+CROSS_VALIDATED = (
+    "cross-validated: each patient judged by the one member that did not see him (a new patient "
+    "is answered by all together); what is shown was chosen on the same patients; mean, standard "
+    "deviation and bootstrap interval over patients, on the T1W's own grid; over_identity: paired "
+    "difference to the T1W taken for the T1C"
+)
 
 
 def judge_model(name: str, source: Path, cache: Path, out: Path, baseline: Arm | None) -> Path:
@@ -61,7 +68,7 @@ def judge_arms(
     """Report on runs beside each other, on the patients that all of them held out; return the page.
 
     An oracle is told the tumour as it was drawn, as in training. `cache` is of the same patients, for the
-    baseline "mean uptake × map". `baseline`, a U-Net, stands beside them unless one of them is a U-Net.
+    baseline "mean uptake × map". `baseline`, a U-Net, stands beside them.
     """
     models = [trained(recipe, segmentation, runs) for recipe in recipes]
     patients = frozenset.intersection(*(_held_out(model) for model in models))
@@ -70,7 +77,7 @@ def judge_arms(
         for model, recipe in zip(models, recipes, strict=True)
     ]
     arms.append(uptake_on_map(arms[0], mean_uptake(cache, folds(recipes[0].folds))))
-    if baseline and all(recipe.network != "unet" for recipe in recipes):
+    if baseline:
         arms.append(baseline)
     found = evaluate(_exams(source, patients), arms)
     return write_report(
@@ -119,22 +126,11 @@ def export(
     arms = _arms(model, cache / synthesis.data, beside)
     found = evaluate(exams, arms)
     write_report(found, runs.parent / f"report-{name}", f"Model {name} {model.version}, cross-validated.")
-    model.card["trained"]["validation"] = on_the_card(found)
+    model.card["trained"]["validation"] = {"note": CROSS_VALIDATED, **summary(found)}
     if elsewhere:
         model.card["trained"]["elsewhere"] = _elsewhere(*elsewhere, source, cache, runs)
     model.card["limits"].append(falsely_lit(found))
     save(replace(model, card=model.card | calibrate(arms[0], exams)), data, out)
-
-
-def on_the_card(found: Evaluation) -> dict[str, Any]:
-    """Return the summary as the card holds it."""
-    return {
-        "note": "cross-validated: each patient judged by the one member that did not see him (a new patient "
-        "is answered by all together); what is shown was chosen on the same patients; mean, standard "
-        "deviation and bootstrap interval over patients, on the T1W's own grid; over_identity: paired "
-        "difference to the T1W taken for the T1C",
-        **json.loads(json.dumps(summary(found))),
-    }
 
 
 def _elsewhere(
@@ -148,7 +144,7 @@ def _elsewhere(
     return {
         "note": f"an institution held out ({synthesis.folds}): not these weights, but {synthesis.name} and "
         f"{segmentation.name}, {synthesis.steps} and {segmentation.steps} steps; nothing was chosen by them",
-        **json.loads(json.dumps(summary(found))),
+        **summary(found),
     }
 
 

@@ -72,13 +72,23 @@ def test_arms_are_judged_beside_the_unet_and_who_has_none_is_told(
     (tmp_path / "exams").mkdir()
     (tmp_path / "exams" / exam.name).symlink_to(exam.resolve())
 
-    def arms(baseline: str) -> set[str]:
+    def arms(baseline: str, *names: str) -> set[str]:
         """Return who stands in the report."""
-        asked = ["evaluate", "--arms", "tiny", "--segmentation", "tiny-finder", "--baseline", baseline]
+        asked = [
+            "evaluate",
+            "--segmentation",
+            "tiny-finder",
+            "--baseline",
+            baseline,
+            "--arms",
+            "tiny",
+            *names,
+        ]
         where = ["--source", str(tmp_path / "exams"), "--out", str(tmp_path / baseline)]
         assert main(["--work", str(work), *asked, *where]) == 0
         return {row.arm for row in read_rows(tmp_path / baseline)}
 
+    assert arms("small-unet", "tiny-unet") == {"tiny", "identity", "uptake-on-map", "tiny-unet"}
     assert arms("tiny-unet") == {"tiny", "identity", "uptake-on-map", "tiny-unet"}
     assert "No U-Net" not in caplog.text
     assert arms("small-unet") == {"tiny", "identity", "uptake-on-map"}
