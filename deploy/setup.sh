@@ -36,11 +36,12 @@ ensure_venv() {
     printf '%s' "$wanted" >"$stamp"
 }
 
-SERVERS="orthanc dcmtk dicom3tools dcm2niix libgdcm-tools redis-server"
+SERVERS="orthanc orthanc-dicomweb dcmtk dicom3tools dcm2niix libgdcm-tools redis-server"
 
 server_is_there() {
     case $1 in
     orthanc) [ -x /usr/sbin/Orthanc ] || command -v Orthanc ;;
+    orthanc-dicomweb) [ -f /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] ;;
     dcmtk) command -v dcmdump ;; # pynetdicom brings programs named storescp and storescu
     dicom3tools) command -v dciodvfy ;;
     libgdcm-tools) command -v gdcmconv ;;
